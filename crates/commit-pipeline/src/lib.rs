@@ -1,0 +1,1 @@
+//! The write protocol: reserve, log, apply, publish, sync; testable without a database.

@@ -1,0 +1,1 @@
+//! Picking (pure), running, scheduling and pacing of flushes and compactions.

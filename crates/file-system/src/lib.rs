@@ -1,0 +1,18 @@
+//! The only door to the disk, the clock and randomness: real, and simulated with faults and crashes.
+//!
+//! Everything above takes an [`Environment`] and touches nothing else of the outside world, so that a seed repeats a
+//! whole run. [`Environment::real`] is the operating system; a simulated one lives in memory, numbers its events,
+//! injects errors, and hands out what a crash at any event would leave.
+//!
+//! Reading order: [`traits`] (the door), [`error`], [`mapped`] (bytes read in place), then the implementations.
+
+pub mod error;
+pub mod mapped;
+pub mod traits;
+
+pub use error::{FileError, FileOperation};
+pub use mapped::MappedBytes;
+pub use traits::{
+    Clock, DirectoryEntry, DirectoryLock, Environment, FileSystem, LogFile, LogFileWay, Randomness, ReadFile,
+    TemporaryFile,
+};

@@ -1,0 +1,3 @@
+//! The `lsm` command: load, read, check and inspect a database.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! An ordered, multi-version, embedded key-value engine: databases, keyspaces, batches, snapshots.

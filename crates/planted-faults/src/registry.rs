@@ -1,0 +1,15 @@
+//! Every planted fault, what it breaks, and the test that must catch it.
+
+/// One deliberate defect.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// The name that [`crate::planted`] and `LSM_MUTANT` use, in kebab case.
+    pub name: &'static str,
+    /// The invariant it breaks (`docs/invariants.md`).
+    pub breaks: &'static str,
+    /// Arguments to `cargo test` that select the test which must fail, such as `-p manifest --test golden`.
+    pub caught_by: &'static str,
+}
+
+/// The registry, in the order of the crates. One line a fault; each is planted at exactly one place in shipped code.
+pub const FAULTS: &[Fault] = &[];

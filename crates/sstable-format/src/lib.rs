@@ -1,0 +1,1 @@
+//! Sorted tables built to be read in place: columnar blocks, index, filter, footer, caches.

@@ -1,0 +1,1 @@
+//! Batches as checksummed records in preallocated mapped segments; replay and group sync.

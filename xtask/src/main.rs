@@ -1,0 +1,3 @@
+//! The verbs of development.
+
+fn main() {}
