@@ -6,6 +6,12 @@
 //! one fault at run time, so that one build serves every fault. `cargo xtask mutants` runs the test that each
 //! [`Fault`] names and fails if it passes with the fault planted.
 //!
+//! ```text
+//!   shipped code ── planted("name")? ──▶ registry::FAULTS ◀── cargo xtask mutants ──▶ the test that must fail
+//!                         ▲
+//!                    LSM_MUTANT=name
+//! ```
+//!
 //! ```
 //! // In shipped code: the fault stands beside the line that it breaks.
 //! fn is_visible(entry: u64, snapshot: u64) -> bool {
@@ -17,9 +23,48 @@
 //! assert!(is_visible(7, 7));
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod registry;
 
 pub use registry::{FAULTS, Fault};
+
+/// How a fault's test is run and which endings count as caught, read from [`Fault::caught_by`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatchingTest {
+    /// Whether the test is a loom model, in a build of its own.
+    pub loom: bool,
+    /// Whether a death by signal counts as caught.
+    pub may_crash: bool,
+    /// Whether not ending counts as caught.
+    pub may_hang: bool,
+    /// Arguments to `cargo test`; the first is `-p`.
+    pub arguments: Vec<&'static str>,
+}
+
+impl Fault {
+    /// The test that must fail while this fault is planted.
+    ///
+    /// # Errors
+    /// Says which word of [`caught_by`](Fault::caught_by) is not understood.
+    pub fn catching_test(&self) -> Result<CatchingTest, String> {
+        let mut test = CatchingTest { loom: false, may_crash: false, may_hang: false, arguments: Vec::new() };
+        let mut words = self.caught_by.split_whitespace().peekable();
+        while let Some(word) = words.next_if(|word| *word != "-p") {
+            match word {
+                "loom:" => test.loom = true,
+                "crash:" => test.may_crash = true,
+                "hang:" => test.may_hang = true,
+                _ => return Err(format!("{}: `{word}` is none of loom:, crash:, hang:, -p", self.name)),
+            }
+        }
+        test.arguments = words.collect();
+        if test.arguments.len() < 2 {
+            return Err(format!("{}: caught_by names no package", self.name));
+        }
+        Ok(test)
+    }
+}
 
 /// Whether the fault called `name` is planted in this process.
 ///
@@ -31,6 +76,9 @@ pub const fn planted(name: &str) -> bool {
     let _ = name;
     false
 }
+
+#[cfg(not(mutants))]
+const _: () = assert!(!planted("anything"), "nothing is planted in an ordinary build");
 
 /// Whether the fault called `name` is planted in this process: the one named by `LSM_MUTANT`.
 ///
@@ -55,10 +103,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_every_fault_names_what_catches_it() {
+    fn names_are_unique_and_every_fault_says_what_it_breaks_and_what_catches_it() {
         for (index, fault) in FAULTS.iter().enumerate() {
-            assert!(!fault.caught_by.is_empty(), "{} names no test", fault.name);
             assert!(FAULTS[..index].iter().all(|earlier| earlier.name != fault.name), "{} stands twice", fault.name);
+            let kebab =
+                fault.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+            assert!(kebab, "{} is not in kebab case", fault.name);
+            assert!(!fault.breaks.is_empty(), "{} breaks nothing", fault.name);
+            fault.catching_test().unwrap();
         }
+    }
+
+    #[test]
+    fn the_words_before_the_package_say_what_counts_as_caught() {
+        let fault = |caught_by| Fault { name: "x", breaks: "P1", caught_by };
+        let test = fault("loom: hang: -p commit-pipeline --test loom_publish").catching_test().unwrap();
+        assert_eq!((test.loom, test.may_hang, test.may_crash), (true, true, false));
+        assert_eq!(test.arguments, ["-p", "commit-pipeline", "--test", "loom_publish"]);
+        assert!(fault("loop: -p a").catching_test().unwrap_err().contains("`loop:`"));
+        assert!(fault("-p").catching_test().is_err());
+        assert!(fault("").catching_test().is_err());
     }
 }
