@@ -3,6 +3,8 @@
 //! - **C3** A level's runs stand newest epoch first; a run's tables are disjoint and ascending.
 //! - **R2** A version never changes; holding one keeps its tables.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -23,26 +25,35 @@ pub struct Table<S> {
     pub entry: Arc<TableEntry>,
     /// Where the owner keeps the opened reader.
     pub slot: S,
+    /// Last, because fields are dropped in order: who hears of the drop finds the reader closed and its file unmapped.
+    _notice: DropNotice,
+}
+
+/// Tells of its table's last drop (R5).
+struct DropNotice {
+    keyspace: KeyspaceId,
+    table: TableId,
     on_drop: Weak<dyn DroppedTables>,
+}
+
+impl Drop for DropNotice {
+    fn drop(&mut self) {
+        if let Some(dropped) = self.on_drop.upgrade() {
+            dropped.table_dropped(self.keyspace, self.table);
+        }
+    }
 }
 
 impl<S> Table<S> {
     /// A handle for `entry`; `on_drop` hears of the last drop, if it still lives then.
     pub fn new(keyspace: KeyspaceId, entry: Arc<TableEntry>, slot: S, on_drop: Weak<dyn DroppedTables>) -> Self {
-        Self { keyspace, entry, slot, on_drop }
+        let _notice = DropNotice { keyspace, table: entry.id, on_drop };
+        Self { keyspace, entry, slot, _notice }
     }
 
     /// The table's id.
     pub fn id(&self) -> TableId {
         self.entry.id
-    }
-}
-
-impl<S> Drop for Table<S> {
-    fn drop(&mut self) {
-        if let Some(dropped) = self.on_drop.upgrade() {
-            dropped.table_dropped(self.keyspace, self.entry.id);
-        }
     }
 }
 
@@ -65,14 +76,15 @@ impl<S> fmt::Display for Table<S> {
 pub struct Run<S> {
     /// Its age; larger is newer.
     pub epoch: Epoch,
-    tables: Box<[Arc<Table<S>>]>,
+    /// Shared between versions, so that the next version costs nothing for the runs that an edit does not touch.
+    tables: Arc<[Arc<Table<S>>]>,
     /// `key_head` of each table's largest key: the fences of a point read, in one array.
-    max_heads: Box<[u64]>,
+    max_heads: Arc<[u64]>,
 }
 
 impl<S> Clone for Run<S> {
     fn clone(&self) -> Self {
-        Self { epoch: self.epoch, tables: self.tables.clone(), max_heads: self.max_heads.clone() }
+        Self { epoch: self.epoch, tables: Arc::clone(&self.tables), max_heads: Arc::clone(&self.max_heads) }
     }
 }
 
@@ -87,6 +99,12 @@ impl<S> Run<S> {
         Self { epoch, tables: tables.into(), max_heads }
     }
 
+    /// A run of `tables`, which must be disjoint, in any order.
+    fn sorted(epoch: Epoch, mut tables: Vec<Arc<Table<S>>>) -> Self {
+        tables.sort_by(|left, right| left.entry.min_key.cmp(&right.entry.min_key));
+        Self::new(epoch, tables)
+    }
+
     /// Its tables, ascending.
     pub fn tables(&self) -> &[Arc<Table<S>>] {
         &self.tables
@@ -96,15 +114,13 @@ impl<S> Run<S> {
     #[inline]
     pub fn seek(&self, user_key: &[u8]) -> usize {
         let head = key_head(user_key);
-        let mut index = self.max_heads.partition_point(|&max| max < head);
-        // Equal heads decide nothing.
-        while index < self.tables.len()
-            && self.max_heads[index] == head
-            && *self.tables[index].entry.max_key < *user_key
-        {
-            index += 1;
+        let index = self.max_heads.partition_point(|&max| max < head);
+        if self.max_heads.get(index) != Some(&head) {
+            return index;
         }
-        index
+        // Equal heads decide nothing. Keys with a long common prefix make whole runs of equal heads, so search again.
+        let equal = self.max_heads[index..].partition_point(|&max| max == head);
+        index + self.tables[index..index + equal].partition_point(|table| *table.entry.max_key < *user_key)
     }
 
     /// The one table that can hold `user_key`.
@@ -211,28 +227,27 @@ impl<S> Version<S> {
             if !touched {
                 continue;
             }
-            let mut next: Vec<(Epoch, Vec<Arc<Table<S>>>)> = runs
-                .iter()
-                .map(|run| {
-                    let kept = run.tables.iter().filter(|table| !removed.contains(&(level, table.id())));
-                    (run.epoch, kept.cloned().collect())
-                })
-                .collect();
+            let mut joining: BTreeMap<Epoch, Vec<Arc<Table<S>>>> = BTreeMap::new();
             for (place, table) in added.iter().filter(|(place, _)| place.level == level) {
-                match next.iter_mut().find(|(epoch, _)| *epoch == place.run) {
-                    Some((_, tables)) => tables.push(Arc::clone(table)),
-                    None => next.push((place.run, vec![Arc::clone(table)])),
+                joining.entry(place.run).or_default().push(Arc::clone(table));
+            }
+            let mut next = Vec::with_capacity(runs.len() + joining.len());
+            for run in runs.iter() {
+                let leaves = |table: &Arc<Table<S>>| removed.contains(&(level, table.id()));
+                let added = joining.remove(&run.epoch);
+                if added.is_none() && !run.tables.iter().any(leaves) {
+                    next.push(run.clone());
+                    continue;
+                }
+                let kept = run.tables.iter().filter(|table| !leaves(table)).cloned();
+                let tables: Vec<_> = kept.chain(added.into_iter().flatten()).collect();
+                if !tables.is_empty() {
+                    next.push(Run::sorted(run.epoch, tables));
                 }
             }
-            next.retain(|(_, tables)| !tables.is_empty());
-            next.sort_by(|(left, _), (right, _)| right.cmp(left));
-            *runs = next
-                .into_iter()
-                .map(|(epoch, mut tables)| {
-                    tables.sort_by(|left, right| left.entry.min_key.cmp(&right.entry.min_key));
-                    Run::new(epoch, tables)
-                })
-                .collect();
+            next.extend(joining.into_iter().map(|(epoch, tables)| Run::sorted(epoch, tables)));
+            next.sort_by_key(|run| Reverse(run.epoch));
+            *runs = next;
         }
         Ok(Self { levels })
     }
@@ -243,7 +258,7 @@ impl<S> fmt::Display for Version<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (level, run) in self.runs_newest_first() {
             write!(f, "{level} {}:", run.epoch)?;
-            for table in &run.tables {
+            for table in run.tables.iter() {
                 write!(f, " {table}")?;
             }
             writeln!(f)?;
