@@ -1,1 +1,22 @@
 //! Sorted tables built to be read in place: columnar blocks, index, filter, footer, caches.
+//!
+//! Reading order: [`options`], [`error`], then the format from the inside out, then [`writer`].
+
+mod block;
+pub mod block_cache;
+pub mod error;
+mod filter;
+pub mod footer;
+mod frame;
+mod index;
+mod large;
+pub mod options;
+pub mod properties;
+pub mod writer;
+
+pub use block_cache::{BlockCache, CachedBlock};
+pub use error::{Corruption, TableError, Unsupported, WriteError, WrongTable};
+pub use footer::{FORMAT_VERSION, TableHeader};
+pub use options::{Access, Compression, Expected, ReadOptions, TableIdentity, TableOptions, TableSummary};
+pub use properties::Properties;
+pub use writer::{PendingTable, TableWriter};

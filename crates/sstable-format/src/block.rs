@@ -1,0 +1,677 @@
+//! The columnar block: rows of (user key, trailer, value), each column in an array of its own (T1).
+//!
+//! Data blocks and index blocks are such blocks; in an index block a value is a handle.
+//!
+//! ```text
+//!    0 u32 rows │ 4 u8 flags │ 5 u8 zero │ 6 u16 prefix bytes │ 8 u64 largest seqno
+//!   16 u32 tail width │ 20 u32 value width │ 24 u32 tails bytes │ 28 u32 values bytes
+//!   32 ┌──────────────────────────────────────────────────────────────────────────────┐
+//!      │ heads       rows × u64: the 8 key bytes after the prefix, zero-padded, as an │
+//!      │             integer that compares as the bytes do                            │
+//!      │ tail ends   (rows + 1) × u16 or u32; absent if all tails have one width      │
+//!      │ value ends  (rows + 1) × u16 or u32; absent if all values have one width     │
+//!      │ lengths     rows × u8: min(key bytes after the prefix, 8); absent if all 8   │
+//!      │ trailers    rows × u64, or one u64 if all are equal; starts at a multiple of 8 │
+//!      │ prefix      what all keys of the block begin with                            │
+//!      │ tails       the key bytes after prefix and head, one after the other         │
+//!      │ values      one after the other                                              │
+//!      └──────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A search compares integers in one array; header, heads and ends lie together at the front, so that the cache lines
+//! of a search can be requested before it begins. Everything is looked up through bounds that are checked each time
+//! (T2): the bytes may be anything, even after their checksum was found right.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use internal_key::{Kind, MAX_KEY_BYTES, Trailer, key_head};
+
+use crate::error::{Damage, Expectation};
+use crate::frame::{u32_at, u64_at};
+
+/// Bytes before the heads. On disk since format 1.
+pub(crate) const BLOCK_HEADER_BYTES: usize = 4 + 1 + 1 + 2 + 8 + 4 * 4;
+const _: () = assert!(BLOCK_HEADER_BYTES == 32);
+
+/// In place of a width: there is no common one, the ends say. On disk since format 1.
+const NO_WIDTH: u32 = u32::MAX;
+
+/// What holds for every row of a block. On disk since format 1.
+pub(crate) mod flags {
+    /// Every entry is a put.
+    pub(crate) const ALL_PUTS: u8 = 1;
+    /// No user key of the block occurs a second time in the table.
+    pub(crate) const UNIQUE: u8 = 2;
+    /// One trailer stands for all.
+    pub(crate) const ONE_TRAILER: u8 = 4;
+    /// Some key has fewer than eight bytes after the prefix.
+    pub(crate) const SHORT_KEYS: u8 = 8;
+    /// Ends are `u32`, not `u16`.
+    pub(crate) const WIDE: u8 = 16;
+    /// Every value is a reference to a large value.
+    pub(crate) const OUT_OF_LINE: u8 = 32;
+    /// All that format 1 knows.
+    pub(crate) const ALL: u8 = 63;
+}
+
+/// Where the columns of one block are. Made from the header and checked against the block's length, so that every
+/// column lies within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) rows: usize,
+    pub(crate) flags: u8,
+    pub(crate) largest_seqno: u64,
+    prefix_bytes: usize,
+    tail_width: u32,
+    value_width: u32,
+    tails_bytes: usize,
+    values_bytes: usize,
+    tail_ends: usize,
+    value_ends: usize,
+    lengths: usize,
+    trailers: usize,
+    prefix: usize,
+    tails: usize,
+    values: usize,
+}
+
+/// Where a target stands relative to the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stripped<'k> {
+    /// Before the first row, by the prefix alone.
+    Before,
+    /// After the last row, by the prefix alone.
+    After,
+    /// Begins with the prefix; the rest.
+    Rest(&'k [u8]),
+}
+
+impl Layout {
+    pub(crate) const EMPTY: Self = Self {
+        rows: 0,
+        flags: 0,
+        largest_seqno: 0,
+        prefix_bytes: 0,
+        tail_width: 0,
+        value_width: 0,
+        tails_bytes: 0,
+        values_bytes: 0,
+        tail_ends: 0,
+        value_ends: 0,
+        lengths: 0,
+        trailers: 0,
+        prefix: 0,
+        tails: 0,
+        values: 0,
+    };
+
+    /// # Errors
+    /// If the columns that the header promises do not fit into `block`, or there is no row.
+    #[inline]
+    pub(crate) fn parse(block: &[u8]) -> Result<Self, Damage> {
+        let Some(header) = block.first_chunk::<BLOCK_HEADER_BYTES>() else {
+            let least = Expectation::AtLeast(BLOCK_HEADER_BYTES as u64);
+            return Err(Damage::new(0, "block length", least, block.len() as u64));
+        };
+        let u32_of = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let rows = u32_of(0);
+        let flags = header[4];
+        let prefix_bytes = u16::from_le_bytes([header[6], header[7]]);
+        let largest_seqno = u64_at(header, 8).unwrap_or(0);
+        let (tail_width, value_width, tails_bytes, values_bytes) = (u32_of(16), u32_of(20), u32_of(24), u32_of(28));
+        // All sums are below 2^40, so that nothing overflows in 64 bits.
+        let n = u64::from(rows);
+        let end_bytes = if flags & flags::WIDE != 0 { 4 } else { 2 };
+        let tail_ends = BLOCK_HEADER_BYTES as u64 + n * 8;
+        let value_ends = tail_ends + if tail_width == NO_WIDTH { (n + 1) * end_bytes } else { 0 };
+        let lengths = value_ends + if value_width == NO_WIDTH { (n + 1) * end_bytes } else { 0 };
+        let trailers = (lengths + if flags & flags::SHORT_KEYS != 0 { n } else { 0 } + 7) & !7;
+        let prefix = trailers + if flags & flags::ONE_TRAILER != 0 { 8 } else { n * 8 };
+        let tails = prefix + u64::from(prefix_bytes);
+        let values = tails + u64::from(tails_bytes);
+        let end = values + u64::from(values_bytes);
+        if end > block.len() as u64 || rows == 0 || flags > flags::ALL {
+            return Err(Self::misfit(rows, flags, end, block.len()));
+        }
+        Ok(Self {
+            rows: rows as usize,
+            flags,
+            largest_seqno,
+            prefix_bytes: prefix_bytes.into(),
+            tail_width,
+            value_width,
+            tails_bytes: tails_bytes as usize,
+            values_bytes: values_bytes as usize,
+            tail_ends: tail_ends as usize,
+            value_ends: value_ends as usize,
+            lengths: lengths as usize,
+            trailers: trailers as usize,
+            prefix: prefix as usize,
+            tails: tails as usize,
+            values: values as usize,
+        })
+    }
+
+    #[cold]
+    fn misfit(rows: u32, flags: u8, end: u64, length: usize) -> Damage {
+        if rows == 0 {
+            Damage::new(0, "rows of a block", Expectation::AtLeast(1), 0)
+        } else if flags > flags::ALL {
+            Damage::new(4, "flags of a block", Expectation::AtMost(flags::ALL.into()), flags.into())
+        } else {
+            Damage::new(0, "bytes that the columns need", Expectation::AtMost(length as u64), end)
+        }
+    }
+
+    /// Where the columns end: the exact length of the block.
+    pub(crate) fn end(&self) -> usize {
+        self.values + self.values_bytes
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefix<'a>(&self, block: &'a [u8]) -> &'a [u8] {
+        block.get(self.prefix..self.prefix + self.prefix_bytes).unwrap_or(&[])
+    }
+
+    /// Whether a key with this rest after the prefix has all of its tails equally long: then `Some(width)`.
+    #[inline(always)]
+    pub(crate) fn fixed_tail(&self) -> Option<usize> {
+        (self.tail_width != NO_WIDTH && !self.has(flags::SHORT_KEYS)).then_some(self.tail_width as usize)
+    }
+
+    #[inline(always)]
+    fn heads<'a>(&self, block: &'a [u8]) -> &'a [[u8; 8]] {
+        let heads = block.get(BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + self.rows * 8).unwrap_or(&[]);
+        heads.as_chunks().0
+    }
+
+    /// The head of `row`; 0 beyond the last.
+    #[inline(always)]
+    pub(crate) fn head(&self, block: &[u8], row: usize) -> u64 {
+        self.heads(block).get(row).map_or(0, |head| u64::from_le_bytes(*head))
+    }
+
+    /// The first row whose head is at least `head`; the row count if there is none. Without a branch on the heads.
+    #[inline(always)]
+    fn lower_bound(&self, block: &[u8], head: u64) -> usize {
+        let heads = self.heads(block);
+        let mut base = 0;
+        let mut size = heads.len();
+        if size == 0 {
+            return 0;
+        }
+        while size > 1 {
+            let half = size / 2;
+            // SAFETY: `base + size <= heads.len()` holds at the start and is kept by both outcomes (the halves of a
+            // range lie in it), and `half < size`, so `base + half` is within.
+            let middle = u64::from_le_bytes(*unsafe { heads.get_unchecked(base + half) });
+            base = std::hint::select_unpredictable(middle < head, base + half, base);
+            size -= half;
+        }
+        // SAFETY: as above, with `size == 1`.
+        let last = u64::from_le_bytes(*unsafe { heads.get_unchecked(base) });
+        base + usize::from(last < head)
+    }
+
+    #[inline(always)]
+    fn ends(&self, block: &[u8], ends: usize, row: usize) -> Option<(usize, usize)> {
+        if self.has(flags::WIDE) {
+            let at = ends + row * 4;
+            Some((u32_at(block, at)? as usize, u32_at(block, at + 4)? as usize))
+        } else {
+            let pair = u32_at(block, ends + row * 2)?;
+            Some(((pair & 0xFFFF) as usize, (pair >> 16) as usize))
+        }
+    }
+
+    /// The tail of `row` as a range of the block.
+    #[inline(always)]
+    pub(crate) fn tail_range(&self, block: &[u8], row: usize) -> Result<Range<usize>, Damage> {
+        self.range(block, row, self.tail_width, self.tail_ends, self.tails, self.tails_bytes, "end of a key tail")
+    }
+
+    /// The value of `row` as a range of the block.
+    #[inline(always)]
+    pub(crate) fn value_range(&self, block: &[u8], row: usize) -> Result<Range<usize>, Damage> {
+        self.range(block, row, self.value_width, self.value_ends, self.values, self.values_bytes, "end of a value")
+    }
+
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "one body for two columns")]
+    fn range(
+        &self,
+        block: &[u8],
+        row: usize,
+        width: u32,
+        ends: usize,
+        column: usize,
+        column_bytes: usize,
+        what: &'static str,
+    ) -> Result<Range<usize>, Damage> {
+        let (start, end) = if width != NO_WIDTH {
+            let start = row as u64 * u64::from(width);
+            (start, start + u64::from(width))
+        } else {
+            let Some((start, end)) = self.ends(block, ends, row) else {
+                return Err(Damage::new(ends as u64, what, Expectation::AtMost(block.len() as u64), row as u64));
+            };
+            (start as u64, end as u64)
+        };
+        if start > end || end > column_bytes as u64 {
+            return Err(Damage::new(ends as u64, what, Expectation::AtMost(column_bytes as u64), end.max(start)));
+        }
+        Ok(column + start as usize..column + end as usize)
+    }
+
+    #[inline(always)]
+    pub(crate) fn tail<'a>(&self, block: &'a [u8], row: usize) -> Result<&'a [u8], Damage> {
+        let range = self.tail_range(block, row)?;
+        block.get(range).ok_or_else(|| Damage::new(0, "block length", Expectation::AtLeast(self.end() as u64), 0))
+    }
+
+    #[inline(always)]
+    pub(crate) fn value<'a>(&self, block: &'a [u8], row: usize) -> Result<&'a [u8], Damage> {
+        let range = self.value_range(block, row)?;
+        block.get(range).ok_or_else(|| Damage::new(0, "block length", Expectation::AtLeast(self.end() as u64), 0))
+    }
+
+    /// How many of the eight bytes of the head belong to the key of `row`.
+    #[inline(always)]
+    pub(crate) fn head_bytes(&self, block: &[u8], row: usize) -> Result<usize, Damage> {
+        if !self.has(flags::SHORT_KEYS) {
+            return Ok(8);
+        }
+        match block.get(self.lengths + row) {
+            Some(&length @ 0..=8) => Ok(length.into()),
+            Some(&length) => Err(Damage::new(
+                (self.lengths + row) as u64,
+                "length of a short key",
+                Expectation::AtMost(8),
+                length.into(),
+            )),
+            None => Err(Damage::new(self.lengths as u64, "row", Expectation::AtMost(self.rows as u64), row as u64)),
+        }
+    }
+
+    /// The trailer of `row` as stored, its kind not yet checked.
+    #[inline(always)]
+    pub(crate) fn raw_trailer(&self, block: &[u8], row: usize) -> u64 {
+        let row = if self.has(flags::ONE_TRAILER) { 0 } else { row };
+        u64_at(block, self.trailers + row * 8).unwrap_or(u64::MAX)
+    }
+
+    /// The trailer of `row`, with `base` added to its seqno.
+    #[inline(always)]
+    pub(crate) fn trailer(&self, block: &[u8], row: usize, base: u64) -> Result<Trailer, Damage> {
+        let raw = self.raw_trailer(block, row);
+        match Trailer::from_raw(raw.wrapping_add(base << 8)) {
+            Ok(trailer) => Ok(trailer),
+            Err(unknown) => Err(Damage::new(
+                (self.trailers + row * 8) as u64,
+                "entry kind",
+                Expectation::AtMost(Kind::ALL.len() as u64 - 1),
+                unknown.found.into(),
+            )),
+        }
+    }
+
+    /// `user_key` without the block's prefix.
+    #[inline(always)]
+    pub(crate) fn strip<'k>(&self, block: &[u8], user_key: &'k [u8]) -> Stripped<'k> {
+        if self.prefix_bytes == 0 {
+            return Stripped::Rest(user_key);
+        }
+        let prefix = self.prefix(block);
+        match user_key.strip_prefix(prefix) {
+            Some(rest) => Stripped::Rest(rest),
+            None if user_key < prefix => Stripped::Before,
+            None => Stripped::After,
+        }
+    }
+
+    /// Compares the key of `row`, without the prefix, with `rest`, whose head is equal to the row's.
+    #[inline(always)]
+    fn compare_equal_heads(&self, block: &[u8], row: usize, rest: &[u8]) -> Result<Ordering, Damage> {
+        let head_bytes = self.head_bytes(block, row)?;
+        // Of two keys with equal heads, one of them short, the longer one goes on with zero bytes: the shorter is less.
+        match head_bytes.cmp(&rest.len().min(8)) {
+            Ordering::Equal => Ok(self.tail(block, row)?.cmp(rest.get(8..).unwrap_or(&[]))),
+            unequal => Ok(unequal),
+        }
+    }
+
+    /// Whether the key of `row`, without the prefix, is `rest`, whose head is equal to the row's.
+    #[inline(always)]
+    fn equals(&self, block: &[u8], row: usize, rest: &[u8]) -> Result<bool, Damage> {
+        if self.head_bytes(block, row)? != rest.len().min(8) {
+            return Ok(false);
+        }
+        let tail = self.tail(block, row)?;
+        Ok(equal_bytes(tail, rest.get(8..).unwrap_or(&[])))
+    }
+
+    /// The first row at or after (`rest`, `trailer`), where `trailer` is the raw integer with the base already added.
+    #[inline(always)]
+    pub(crate) fn seek(&self, block: &[u8], target: Stripped<'_>, trailer: u64, base: u64) -> Result<usize, Damage> {
+        let rest = match target {
+            Stripped::Rest(rest) => rest,
+            Stripped::Before => return Ok(0),
+            Stripped::After => return Ok(self.rows),
+        };
+        let head = key_head(rest);
+        let row = self.lower_bound(block, head);
+        if row == self.rows || self.head(block, row) != head {
+            return Ok(row);
+        }
+        self.seek_equal_heads(block, row, rest, trailer, base)
+    }
+
+    /// The first row at or after (`rest`, `trailer`) from `first` on, the first row with the head of `rest`.
+    fn seek_equal_heads(
+        &self,
+        block: &[u8],
+        first: usize,
+        rest: &[u8],
+        trailer: u64,
+        base: u64,
+    ) -> Result<usize, Damage> {
+        let head = key_head(rest);
+        let is_before = |row: usize| -> Result<bool, Damage> {
+            if self.head(block, row) != head {
+                return Ok(false);
+            }
+            Ok(match self.compare_equal_heads(block, row, rest)? {
+                Ordering::Less => true,
+                Ordering::Greater => false,
+                // Larger trailers come first.
+                Ordering::Equal => self.raw_trailer(block, row).wrapping_add(base << 8) > trailer,
+            })
+        };
+        // Mostly the first or the second; else by halves, so that thousands of versions of one key cost log n.
+        let (mut low, mut high, mut step) = (first, first, 1);
+        while high < self.rows && is_before(high)? {
+            low = high + 1;
+            high += step;
+            step *= 2;
+        }
+        high = high.min(self.rows);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_before(middle)? {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The newest row of `user_key` at or below `trailer` (a seek target, base added), if the block has one.
+    #[inline(always)]
+    pub(crate) fn find(&self, block: &[u8], user_key: &[u8], trailer: u64, base: u64) -> Result<Option<usize>, Damage> {
+        let Stripped::Rest(rest) = self.strip(block, user_key) else { return Ok(None) };
+        let head = key_head(rest);
+        let mut row = self.lower_bound(block, head);
+        if row == self.rows || self.head(block, row) != head {
+            return Ok(None);
+        }
+        if self.equals(block, row, rest)? && self.is_visible(block, row, trailer, base) {
+            return Ok(Some(row));
+        }
+        row = self.seek_equal_heads(block, row, rest, trailer, base)?;
+        let found = row < self.rows && self.head(block, row) == head && self.equals(block, row, rest)?;
+        Ok(found.then_some(row))
+    }
+
+    /// Whether `row` is at or below `trailer`; from the header alone where nothing in the block is newer.
+    #[inline(always)]
+    fn is_visible(&self, block: &[u8], row: usize, trailer: u64, base: u64) -> bool {
+        let visible_by_header = self.largest_seqno.wrapping_add(base) <= trailer >> 8;
+        visible_by_header || self.raw_trailer(block, row).wrapping_add(base << 8) <= trailer
+    }
+
+    /// Appends the user key of `row` to `key`.
+    pub(crate) fn append_key(&self, block: &[u8], row: usize, key: &mut Vec<u8>) -> Result<(), Damage> {
+        key.extend_from_slice(self.prefix(block));
+        let head = self.head(block, row).to_be_bytes();
+        key.extend_from_slice(&head[..self.head_bytes(block, row)?]);
+        key.extend_from_slice(self.tail(block, row)?);
+        Ok(())
+    }
+}
+
+/// `left == right`, by words where both are short: a call to the C library costs more than the comparison.
+#[inline(always)]
+pub(crate) fn equal_bytes(left: &[u8], right: &[u8]) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    if let (Some(l), Some(r)) = (left.first_chunk::<8>(), right.first_chunk::<8>())
+        && left.len() <= 16
+    {
+        let (lasts_l, lasts_r) = (left.last_chunk::<8>(), right.last_chunk::<8>());
+        return l == r && lasts_l == lasts_r;
+    }
+    if left.len() < 8 {
+        return left.iter().zip(right).all(|(l, r)| l == r);
+    }
+    left == right
+}
+
+/// Gathers rows, knows at any time how large their block would be, and encodes it.
+#[derive(Debug, Default)]
+pub(crate) struct BlockBuilder {
+    keys: Vec<u8>,
+    key_ends: Vec<usize>,
+    trailers: Vec<u64>,
+    values: Vec<u8>,
+    value_ends: Vec<usize>,
+    shape: Shape,
+}
+
+/// Everything that the size of a block depends on.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shape {
+    rows: usize,
+    prefix: usize,
+    tails_bytes: usize,
+    values_bytes: usize,
+    /// The common width so far; `None` once two differ.
+    tail_width: Option<usize>,
+    value_width: Option<usize>,
+    has_short: bool,
+    one_trailer: bool,
+}
+
+impl Shape {
+    fn is_wide(&self) -> bool {
+        self.tails_bytes > u16::MAX.into() || self.values_bytes > u16::MAX.into()
+    }
+
+    fn bytes(&self) -> usize {
+        let ends = (self.rows + 1) * if self.is_wide() { 4 } else { 2 };
+        let before_trailers = BLOCK_HEADER_BYTES
+            + self.rows * 8
+            + if self.tail_width.is_none() { ends } else { 0 }
+            + if self.value_width.is_none() { ends } else { 0 }
+            + if self.has_short { self.rows } else { 0 };
+        before_trailers.next_multiple_of(8)
+            + if self.one_trailer { 8 } else { self.rows * 8 }
+            + self.prefix
+            + self.tails_bytes
+            + self.values_bytes
+    }
+}
+
+impl BlockBuilder {
+    pub(crate) fn rows(&self) -> usize {
+        self.shape.rows
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shape.rows == 0
+    }
+
+    /// The length of the block that [`encode`](Self::encode) would write now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.shape.bytes()
+    }
+
+    fn key(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.key_ends[row - 1] };
+        &self.keys[start..self.key_ends[row]]
+    }
+
+    pub(crate) fn last_key(&self) -> Option<(&[u8], u64)> {
+        let last = self.shape.rows.checked_sub(1)?;
+        Some((self.key(last), self.trailers[last]))
+    }
+
+    /// The shape with one more row. Costs a scan of all keys where the prefix shrinks, else constant time.
+    fn shape_with(&self, key: &[u8], trailer: u64, value_bytes: usize) -> Shape {
+        let mut shape = self.shape;
+        if shape.rows == 0 {
+            return Shape {
+                rows: 1,
+                prefix: key.len(),
+                tails_bytes: 0,
+                values_bytes: value_bytes,
+                tail_width: Some(0),
+                value_width: Some(value_bytes),
+                has_short: true,
+                one_trailer: true,
+            };
+        }
+        let prefix = common_prefix(&self.key(0)[..shape.prefix], key);
+        if prefix != shape.prefix {
+            shape.prefix = prefix;
+            shape.tails_bytes = 0;
+            shape.has_short = false;
+            let tail = |key: &[u8]| key.len().saturating_sub(prefix + 8);
+            shape.tail_width = Some(tail(self.key(0)));
+            for row in 0..shape.rows {
+                shape.count_key(self.key(row).len(), prefix);
+            }
+        }
+        shape.count_key(key.len(), prefix);
+        shape.rows += 1;
+        shape.values_bytes += value_bytes;
+        shape.value_width = shape.value_width.filter(|&width| width == value_bytes);
+        shape.one_trailer &= self.trailers[0] == trailer;
+        shape
+    }
+
+    /// The length of the block with one more row.
+    pub(crate) fn bytes_with(&self, key: &[u8], trailer: u64, value_bytes: usize) -> usize {
+        self.shape_with(key, trailer, value_bytes).bytes()
+    }
+
+    /// Adds a row, which must not sort before the last.
+    pub(crate) fn add(&mut self, key: &[u8], trailer: u64, value: &[u8]) {
+        debug_assert!(key.len() <= MAX_KEY_BYTES);
+        self.shape = self.shape_with(key, trailer, value.len());
+        self.keys.extend_from_slice(key);
+        self.key_ends.push(self.keys.len());
+        self.trailers.push(trailer);
+        self.values.extend_from_slice(value);
+        self.value_ends.push(self.values.len());
+    }
+
+    /// Appends the block to `out` and forgets the rows. `unique_outside`: no neighbouring block has a key of this one.
+    pub(crate) fn encode(&mut self, out: &mut Vec<u8>, unique_outside: bool, out_of_line: bool) {
+        let start = out.len();
+        let shape = self.shape;
+        let u32_of = |number: usize| u32::try_from(number).expect("T1: a block stays below 4 GiB");
+        let mut flags = 0;
+        let mut set = |flag: u8, holds: bool| flags |= if holds { flag } else { 0 };
+        set(flags::ALL_PUTS, self.trailers.iter().all(|&trailer| trailer as u8 == Kind::Put as u8));
+        set(flags::UNIQUE, unique_outside && (1..shape.rows).all(|row| self.key(row - 1) != self.key(row)));
+        set(flags::ONE_TRAILER, shape.one_trailer);
+        set(flags::SHORT_KEYS, shape.has_short);
+        set(flags::WIDE, shape.is_wide());
+        set(flags::OUT_OF_LINE, out_of_line);
+        out.extend_from_slice(&u32_of(shape.rows).to_le_bytes());
+        out.extend_from_slice(&[flags, 0]);
+        out.extend_from_slice(&u16::try_from(shape.prefix).expect("T1: keys are at most 65,535 bytes").to_le_bytes());
+        let largest_seqno = self.trailers.iter().map(|trailer| trailer >> 8).max().unwrap_or(0);
+        out.extend_from_slice(&largest_seqno.to_le_bytes());
+        let width = |width: Option<usize>| width.map_or(NO_WIDTH, u32_of);
+        for number in
+            [width(shape.tail_width), width(shape.value_width), u32_of(shape.tails_bytes), u32_of(shape.values_bytes)]
+        {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        for row in 0..shape.rows {
+            out.extend_from_slice(&key_head(&self.key(row)[shape.prefix..]).to_le_bytes());
+        }
+        let tail_start = |key: &[u8]| key.len().min(shape.prefix + 8);
+        let mut append_end = |end: usize| {
+            if shape.is_wide() {
+                out.extend_from_slice(&u32_of(end).to_le_bytes());
+            } else {
+                out.extend_from_slice(&(end as u16).to_le_bytes());
+            }
+        };
+        if shape.tail_width.is_none() {
+            let mut end = 0;
+            append_end(end);
+            for row in 0..shape.rows {
+                let key = self.key(row);
+                end += key.len() - tail_start(key);
+                append_end(end);
+            }
+        }
+        if shape.value_width.is_none() {
+            append_end(0);
+            for &end in &self.value_ends {
+                append_end(end);
+            }
+        }
+        if shape.has_short {
+            out.extend((0..shape.rows).map(|row| (self.key(row).len() - shape.prefix).min(8) as u8));
+        }
+        out.resize(start + (out.len() - start).next_multiple_of(8), 0);
+        let trailers = if shape.one_trailer { &self.trailers[..1] } else { &self.trailers[..] };
+        for trailer in trailers {
+            out.extend_from_slice(&trailer.to_le_bytes());
+        }
+        out.extend_from_slice(&self.key(0)[..shape.prefix]);
+        for row in 0..shape.rows {
+            let key = self.key(row);
+            out.extend_from_slice(&key[tail_start(key)..]);
+        }
+        out.extend_from_slice(&self.values);
+        debug_assert_eq!(out.len() - start, shape.bytes(), "T1: a block is as long as was computed");
+        self.clear();
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.key_ends.clear();
+        self.trailers.clear();
+        self.values.clear();
+        self.value_ends.clear();
+        self.shape = Shape::default();
+    }
+}
+
+impl Shape {
+    fn count_key(&mut self, key_bytes: usize, prefix: usize) {
+        let rest = key_bytes - prefix;
+        let tail = rest.saturating_sub(8);
+        self.has_short |= rest < 8;
+        self.tails_bytes += tail;
+        self.tail_width = self.tail_width.filter(|&width| width == tail);
+    }
+}
+
+/// How many leading bytes `left` and `right` share.
+pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(l, r)| l == r).count()
+}
