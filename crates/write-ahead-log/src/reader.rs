@@ -1,0 +1,169 @@
+//! Reading one segment: headers, payloads, and the scan for headers that lie further on.
+//!
+//! Reads go through a window in memory, not a map, so that a segment that another process writes can be read too, and a
+//! failing disk is an error instead of a signal. No length from the disk is trusted before its checksum holds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use file_system::{Environment, FileError, ReadFile};
+use internal_key::SegmentId;
+
+use crate::position::parse_segment_file_name;
+use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, UnknownRecordKind};
+use crate::segment::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader};
+
+/// Bytes read at once, unless a record is longer.
+const WINDOW_BYTES: u64 = 256 << 10;
+
+/// The segments of a directory by id. A directory that does not exist has none.
+pub(crate) fn list_segments(environment: &Environment, dir: &Path) -> Result<BTreeMap<SegmentId, PathBuf>, FileError> {
+    let entries = match environment.files.read_dir(dir) {
+        Err(error) if error.is_not_found() => return Ok(BTreeMap::new()),
+        entries => entries?,
+    };
+    let named = entries.iter().filter(|entry| !entry.is_dir);
+    Ok(named.filter_map(|entry| Some((parse_segment_file_name(&entry.name)?, dir.join(&entry.name)))).collect())
+}
+
+/// The header of a segment, its length compared with the file's.
+pub(crate) fn read_segment_header(file: &dyn ReadFile) -> Result<Result<SegmentHeader, HeaderFault>, FileError> {
+    if file.len() < SEGMENT_HEADER_BYTES as u64 {
+        return Ok(Err(HeaderFault::Short { found: file.len() }));
+    }
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    file.read_exact_at(0, &mut bytes)?;
+    Ok(SegmentHeader::decode(&bytes).and_then(|header| {
+        let expected = u64::from(header.segment_bytes);
+        if expected == file.len() { Ok(header) } else { Err(HeaderFault::Length { expected, found: file.len() }) }
+    }))
+}
+
+/// The path of the first segment in `dir` that holds a record, whosever it is, or `None` if all are empty or there is
+/// no such directory. A new database is created only over `None` (M6): anything else is a log that lost its manifest.
+///
+/// # Errors
+/// If a file cannot be listed or read.
+pub fn holds_records(environment: &Environment, dir: &Path) -> Result<Option<PathBuf>, FileError> {
+    for path in list_segments(environment, dir)?.into_values() {
+        let file = environment.files.open(&path)?;
+        let Ok(header) = read_segment_header(&*file)? else { continue };
+        match SegmentReader::new(file, header).next_header(SEGMENT_HEADER_BYTES as u64) {
+            Ok(None) => {}
+            Ok(Some(_)) | Err(ScanError::UnknownKind { .. }) => return Ok(Some(path)),
+            Err(ScanError::Io(error)) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Why a header could not be given out.
+#[derive(Debug)]
+pub(crate) enum ScanError {
+    Io(FileError),
+    /// A header that holds in all else.
+    UnknownKind {
+        at: u64,
+        found: u8,
+    },
+}
+
+impl From<FileError> for ScanError {
+    fn from(error: FileError) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A segment being read.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: Arc<dyn ReadFile>,
+    pub(crate) header: SegmentHeader,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl SegmentReader {
+    /// A reader of a file whose header was read.
+    pub(crate) fn new(file: Arc<dyn ReadFile>, header: SegmentHeader) -> Self {
+        Self { file, header, window: Vec::new(), window_at: 0 }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        u64::from(self.header.segment_bytes)
+    }
+
+    /// At most `len` bytes from `offset`: fewer only where the segment ends.
+    pub(crate) fn bytes(&mut self, offset: u64, len: u64) -> Result<&[u8], FileError> {
+        let len = len.min(self.len().saturating_sub(offset));
+        let window_end = self.window_at + self.window.len() as u64;
+        if offset < self.window_at || offset + len > window_end {
+            let fill = len.max(WINDOW_BYTES.min(self.len().saturating_sub(offset)));
+            self.window.clear();
+            self.window.resize(fill as usize, 0);
+            self.window_at = offset;
+            if let Err(error) = self.file.read_exact_at(offset, &mut self.window) {
+                self.window.clear();
+                return Err(error);
+            }
+        }
+        let start = (offset - self.window_at) as usize;
+        Ok(&self.window[start..start + len as usize])
+    }
+
+    /// The record header at `offset`, or `None` if none starts there.
+    pub(crate) fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>, ScanError> {
+        let (name, segment_bytes) = (self.header.name, self.len());
+        let bytes = self.bytes(offset, RECORD_HEADER_BYTES as u64)?;
+        RecordHeader::decode(bytes, name, offset, segment_bytes)
+            .map_err(|UnknownRecordKind { found }| ScanError::UnknownKind { at: offset, found })
+    }
+
+    /// The payload of a record whose header was decoded, checked or not.
+    pub(crate) fn payload(&mut self, record: &RecordHeader) -> Result<&[u8], FileError> {
+        self.bytes(record.payload_offset(), u64::from(record.payload_len))
+    }
+
+    /// The first record header at or after `from` (L3: a scan tests headers only).
+    pub(crate) fn next_header(&mut self, from: u64) -> Result<Option<RecordHeader>, ScanError> {
+        const HEADER: usize = RECORD_HEADER_BYTES;
+        let (name, segment_bytes) = (self.header.name, self.len());
+        let salt = name.salt.to_le_bytes();
+        let mut at = from.next_multiple_of(RECORD_ALIGNMENT as u64);
+        while at + HEADER as u64 <= segment_bytes {
+            let window = self.bytes(at, WINDOW_BYTES)?;
+            let mut passed = 0;
+            while let Some(bytes) = window.get(passed..passed + HEADER) {
+                if bytes[8..16] == salt {
+                    let offset = at + passed as u64;
+                    match RecordHeader::decode(bytes, name, offset, segment_bytes) {
+                        Ok(None) => {}
+                        Ok(header) => return Ok(header),
+                        Err(UnknownRecordKind { found }) => return Err(ScanError::UnknownKind { at: offset, found }),
+                    }
+                }
+                passed += RECORD_ALIGNMENT;
+            }
+            at += passed as u64;
+        }
+        Ok(None)
+    }
+
+    /// Whether a range holds only zeros: space never used.
+    pub(crate) fn is_zero(&mut self, from: u64, to: u64) -> Result<bool, FileError> {
+        let mut at = from;
+        while at < to {
+            let bytes = self.bytes(at, WINDOW_BYTES.min(to - at))?;
+            if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(true)
+    }
+}
