@@ -1,0 +1,308 @@
+//! How fast writers may go: the debt in, a delay out. Pure, but for a limiter that reads an injected clock.
+//!
+//! ```text
+//!   delay per KiB
+//!     max ┤                      ╱│ hard: wait until a job has paid
+//!         │                   ╱   │
+//!         │                ╱      │
+//!       0 ┼──────────────╱────────┼──▶ debt
+//!         0           soft       hard
+//!                     85 %
+//! ```
+//!
+//! - **C1, P10** Below 85 % of every limit a writer goes on. Between that and the limit it is delayed in proportion to
+//!   how much of the last 15 % is used, and to the bytes it writes. At the limit it waits. All before it reserves.
+//!
+//! The curve is a straight line from 0 at the soft limit to [`Limits::delay_per_kib_max`] at the hard one; of several
+//! debts the worst counts. A compaction that keeps up with some rate therefore meets the writers at the one point of
+//! the line where they write at that rate: the debt settles there instead of swinging between free and stopped.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use file_system::Clock;
+
+/// The hard limits; the soft ones are 85 % of them. A limit of 0 means none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Runs in level 0. The default is three times what the picker calls full
+    /// ([`CompactionOptions::l0_runs_max`](crate::CompactionOptions::l0_runs_max)): those that arrive while one
+    /// compaction runs, and those that arrived before it.
+    pub l0_runs: u64,
+    /// Bytes of sealed memtables that are not flushed.
+    pub sealed_bytes: u64,
+    /// Bytes that compaction has to read before every level is within its target
+    /// ([`pending_bytes`](crate::pick::pending_bytes)).
+    pub pending_bytes: u64,
+    /// How long a writer is delayed for each KiB it writes when a debt is just below its hard limit.
+    pub delay_per_kib_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            l0_runs: 12,
+            sealed_bytes: 256 << 20,
+            pending_bytes: 64 << 30,
+            delay_per_kib_max: Duration::from_micros(250),
+        }
+    }
+}
+
+/// What there is of each limited thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Runs in level 0.
+    pub l0_runs: u64,
+    /// Bytes of sealed memtables that are not flushed.
+    pub sealed_bytes: u64,
+    /// Bytes that compaction has to read.
+    pub pending_bytes: u64,
+}
+
+/// Which limit holds a writer up; what metrics count by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Debt {
+    /// [`Limits::l0_runs`].
+    L0Runs,
+    /// [`Limits::sealed_bytes`].
+    SealedBytes,
+    /// [`Limits::pending_bytes`].
+    PendingBytes,
+}
+
+impl fmt::Display for Debt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::L0Runs => "runs in level 0",
+            Self::SealedBytes => "bytes of sealed memtables",
+            Self::PendingBytes => "bytes waiting for compaction",
+        })
+    }
+}
+
+/// What a writer does before it reserves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing.
+    Proceed,
+    /// It goes on that much later. Often far below what a sleep can measure: give it to a [`Throttle`].
+    Delay(Duration, Debt),
+    /// It waits until the debt is below the hard limit.
+    Wait(Debt),
+}
+
+/// What a writer of `bytes` bytes does under `load`. Costs a few divisions; no clock is read.
+pub fn pace(limits: &Limits, load: &Load, bytes: u64) -> Pace {
+    let debts = [
+        (limits.l0_runs, load.l0_runs, Debt::L0Runs),
+        (limits.sealed_bytes, load.sealed_bytes, Debt::SealedBytes),
+        (limits.pending_bytes, load.pending_bytes, Debt::PendingBytes),
+    ];
+    let mut worst = (0, Debt::L0Runs);
+    for (hard, found, debt) in debts {
+        if hard == 0 {
+            continue;
+        }
+        if found >= hard {
+            return Pace::Wait(debt);
+        }
+        let used = used_thousandths(hard, found);
+        if used > worst.0 {
+            worst = (used, debt);
+        }
+    }
+    let (used, debt) = worst;
+    let nanos = limits.delay_per_kib_max.as_nanos() * u128::from(used) * u128::from(bytes) / 1000 / 1024;
+    match u64::try_from(nanos).unwrap_or(u64::MAX) {
+        0 => Pace::Proceed,
+        nanos => Pace::Delay(Duration::from_nanos(nanos), debt),
+    }
+}
+
+/// How much of the room between the soft limit and the hard one is used, in thousandths; 0 up to the soft limit.
+fn used_thousandths(hard: u64, found: u64) -> u64 {
+    // In hundredths of the limit's unit, so that 85 % of a small limit is exact.
+    let (hard, found) = (u128::from(hard) * 100, u128::from(found) * 100);
+    let soft = hard / 100 * 85;
+    (found.saturating_sub(soft) * 1000 / (hard - soft)) as u64
+}
+
+/// Gathers delays that are too short to sleep into ones that are not. Shared by all writers of a keyspace.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    /// Nanoseconds owed.
+    owed: AtomicU64,
+}
+
+impl Throttle {
+    /// What is worth sleeping: shorter sleeps take much longer than asked.
+    pub const SLEEP_MIN: Duration = Duration::from_millis(1);
+
+    /// Adds a delay. Returns how long the caller sleeps now, if enough has gathered: all of it, so that one of several
+    /// writers sleeps for all.
+    pub fn owe(&self, delay: Duration) -> Option<Duration> {
+        let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
+        // Relaxed: the number stands alone, nothing is published through it. Each nanosecond is taken by one writer,
+        // because both steps are read-modify-writes of the same number.
+        let owed = self.owed.fetch_add(nanos, Ordering::Relaxed).saturating_add(nanos);
+        if u128::from(owed) < Self::SLEEP_MIN.as_nanos() {
+            return None;
+        }
+        let owed = self.owed.swap(0, Ordering::Relaxed);
+        (owed > 0).then(|| Duration::from_nanos(owed))
+    }
+}
+
+/// Lets bytes through at a rate: background jobs ask it before they write.
+///
+/// Each call pushes a shared point in time forward by what its bytes cost and waits for where the point was, so that
+/// any number of jobs share the rate, and an idle time of up to [`RateLimiter::BURST`] is made up for.
+#[derive(Debug)]
+pub struct RateLimiter {
+    clock: Arc<dyn Clock>,
+    /// Bytes per second; 0 for no limit.
+    bytes_per_second: AtomicU64,
+    /// When everything let through so far has been paid for, on the clock's monotonic time.
+    paid_until: Mutex<Duration>,
+}
+
+impl RateLimiter {
+    /// How much idle time is made up for.
+    pub const BURST: Duration = Duration::from_millis(100);
+
+    /// A limiter of `bytes_per_second`; 0 for no limit.
+    pub fn new(clock: Arc<dyn Clock>, bytes_per_second: u64) -> Self {
+        let paid_until = Mutex::new(clock.monotonic());
+        Self { clock, bytes_per_second: AtomicU64::new(bytes_per_second), paid_until }
+    }
+
+    /// Changes the rate, also for jobs that are running; 0 for no limit.
+    pub fn set_rate(&self, bytes_per_second: u64) {
+        // Relaxed: a rate that is seen a little later is as good.
+        self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Lets `bytes` through: returns how long the caller waits before it writes them. Never waits itself.
+    pub fn take(&self, bytes: u64) -> Duration {
+        // Relaxed: see `set_rate`.
+        let rate = self.bytes_per_second.load(Ordering::Relaxed);
+        if rate == 0 {
+            return Duration::ZERO;
+        }
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
+        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let now = self.clock.monotonic();
+        let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = (*paid_until).max(now.saturating_sub(Self::BURST));
+        *paid_until = start.saturating_add(cost);
+        start.saturating_sub(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        l0_runs: 20,
+        sealed_bytes: 1000,
+        pending_bytes: 100_000,
+        delay_per_kib_max: Duration::from_micros(1000),
+    };
+
+    fn load(l0_runs: u64, sealed_bytes: u64, pending_bytes: u64) -> Load {
+        Load { l0_runs, sealed_bytes, pending_bytes }
+    }
+
+    /// P10: up to 85 % of every limit nobody is held up.
+    #[test]
+    fn below_the_soft_limit_writers_go_on() {
+        assert_eq!(pace(&LIMITS, &load(17, 850, 85_000), 1 << 20), Pace::Proceed);
+        assert_eq!(pace(&LIMITS, &Load::default(), u64::MAX), Pace::Proceed);
+    }
+
+    /// P10: the delay grows with the debt and with the bytes, in proportion.
+    #[test]
+    fn between_the_limits_the_delay_is_in_proportion_to_the_debt() {
+        let delay = |found, bytes| match pace(&LIMITS, &load(0, 0, found), bytes) {
+            Pace::Delay(delay, Debt::PendingBytes) => delay,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(delay(88_000, 1024), Duration::from_micros(200), "a fifth of the way");
+        assert_eq!(delay(94_000, 1024), Duration::from_micros(600));
+        assert_eq!(delay(94_000, 4096), Duration::from_micros(2400));
+        assert_eq!(pace(&LIMITS, &load(0, 0, 94_000), 0), Pace::Proceed, "no bytes, no delay");
+    }
+
+    /// P10: of several debts the worst counts.
+    #[test]
+    fn the_worst_debt_decides() {
+        assert_eq!(
+            pace(&LIMITS, &load(18, 910, 88_000), 1024),
+            Pace::Delay(Duration::from_micros(400), Debt::SealedBytes),
+        );
+        assert_eq!(pace(&LIMITS, &load(18, 910, 100_000), 1024), Pace::Wait(Debt::PendingBytes));
+    }
+
+    /// P10: at the hard limit a writer waits.
+    #[test]
+    fn at_the_hard_limit_writers_wait() {
+        assert_eq!(pace(&LIMITS, &load(20, 0, 0), 1), Pace::Wait(Debt::L0Runs));
+        assert_eq!(pace(&LIMITS, &load(0, 1000, 0), 1), Pace::Wait(Debt::SealedBytes));
+        assert_eq!(pace(&Limits { l0_runs: 0, ..LIMITS }, &load(u64::MAX, 0, 0), 1), Pace::Proceed, "0 is no limit");
+    }
+
+    /// P10: extreme numbers neither overflow nor divide by zero.
+    #[test]
+    fn extremes_are_harmless() {
+        let limits = Limits { pending_bytes: u64::MAX, delay_per_kib_max: Duration::from_secs(1), ..LIMITS };
+        let Pace::Delay(delay, _) = pace(&limits, &load(0, 0, u64::MAX - 1), u64::MAX) else { panic!() };
+        assert!(delay > Duration::from_secs(3600));
+        let tiny = Limits { l0_runs: 1, sealed_bytes: 1, pending_bytes: 1, ..LIMITS };
+        assert_eq!(pace(&tiny, &Load::default(), u64::MAX), Pace::Proceed);
+    }
+
+    #[test]
+    fn short_delays_gather_into_one_that_can_be_slept() {
+        let throttle = Throttle::default();
+        let delay = Duration::from_micros(300);
+        assert_eq!([throttle.owe(delay), throttle.owe(delay), throttle.owe(delay)], [None; 3]);
+        assert_eq!(throttle.owe(delay), Some(Duration::from_micros(1200)));
+        assert_eq!(throttle.owe(delay), None, "what was slept is no longer owed");
+        assert!(throttle.owe(Duration::MAX).is_some());
+    }
+
+    #[derive(Debug, Default)]
+    struct HandClock(AtomicU64);
+
+    impl Clock for HandClock {
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(self.0.load(Ordering::Relaxed))
+        }
+
+        fn unix_time(&self) -> Duration {
+            self.monotonic()
+        }
+    }
+
+    #[test]
+    fn the_limiter_lets_bytes_through_at_its_rate() {
+        let clock = Arc::new(HandClock::default());
+        clock.0.store(10_000, Ordering::Relaxed);
+        let limiter = RateLimiter::new(clock.clone(), 1000);
+        assert_eq!(limiter.take(500), Duration::ZERO, "the first goes at once");
+        assert_eq!(limiter.take(500), Duration::from_millis(500));
+        assert_eq!(limiter.take(1000), Duration::from_secs(1));
+        clock.0.store(12_000, Ordering::Relaxed);
+        assert_eq!(limiter.take(10), Duration::ZERO, "all is paid");
+        clock.0.store(100_000, Ordering::Relaxed);
+        let waits = [limiter.take(100), limiter.take(100), limiter.take(100)];
+        assert_eq!(waits, [Duration::ZERO, Duration::ZERO, Duration::from_millis(100)], "idle time counts a little");
+        limiter.set_rate(0);
+        assert_eq!(limiter.take(u64::MAX), Duration::ZERO);
+    }
+}

@@ -1,0 +1,86 @@
+//! The tiered policy: several runs per level; when there are enough, the oldest are merged into one run of the next.
+//!
+//! ```text
+//!   L0   ▓ ▓ ▓ ──┐        3 of 4 allowed runs
+//!   L1   ▓▓▓ ▓▓▓ ▓▓▓ ◀┘   one new run, as old as its newest input
+//!   …
+//!   L6   ▓▓▓▓▓▓▓▓▓▓▓…     merged within itself: there is nothing below
+//! ```
+//!
+//! An entry is written about once per level; a read asks up to `tier_runs_max` runs per level.
+
+use internal_key::Level;
+use version_history::{Run, Version};
+
+use crate::CompactionOptions;
+use crate::pick::{Demand, Draft, PickInput, Picker, merge_within, range};
+use crate::plan::{Plan, PlanKind, Reason};
+
+/// Several runs per level. See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tiered;
+
+impl Picker for Tiered {
+    fn pick<S>(&self, input: &PickInput<'_, S>) -> Option<Plan> {
+        if let Demand::Range(range) = input.demand {
+            return range::pick(input, range);
+        }
+        let mut due: Vec<(usize, Level)> = Vec::new();
+        for level in (0..Level::COUNT as u8).map(Level) {
+            let runs = input.eligible(level).iter().filter(|run| input.is_run_free(run)).count();
+            if runs >= trigger(input.options, level) {
+                due.push((runs, level));
+            }
+        }
+        // The level with the most runs is the most pressing; of equals the newer.
+        due.sort_by(|(left, level), (right, other)| right.cmp(left).then(level.cmp(other)));
+        let plan = due.iter().find_map(|&(runs, level)| {
+            let reason = Reason::Runs { level, runs };
+            if level == Level::LAST { merge_within(input, level, 2, reason) } else { merge_down(input, level, reason) }
+        });
+        if plan.is_some() || input.demand != Demand::Idle || !due.is_empty() {
+            return plan;
+        }
+        // Idle: the runs of the newest level that has several become one.
+        (0..Level::COUNT as u8).map(Level).find_map(|level| merge_within(input, level, 2, Reason::Idle))
+    }
+}
+
+fn trigger(options: &CompactionOptions, level: Level) -> usize {
+    if level == Level::ZERO { options.l0_trigger().max(2) } else { options.tier_trigger() }
+}
+
+/// Merges the oldest runs of `level` into one run of the level below.
+fn merge_down<S>(input: &PickInput<'_, S>, level: Level, reason: Reason) -> Option<Plan> {
+    let output = level.below()?;
+    let mut draft = Draft::new();
+    let mut newest = None;
+    for run in input.eligible(level).iter().rev() {
+        let bytes: u64 = run.tables().iter().map(|table| table.entry.bytes).sum();
+        let is_first = newest.is_none();
+        if !input.is_run_free(run) || (!is_first && draft.bytes() + bytes > input.options.merge_bytes_max) {
+            break;
+        }
+        draft.add_run(level, run);
+        newest = Some(run.epoch);
+    }
+    let newest = newest?;
+    let own = draft.tables.len();
+    // A run below that is as new (left by another policy) is the one that the outputs join.
+    if input.version.runs(output).iter().any(|run| run.epoch >= newest) {
+        draft.add_overlapping(input.version, output);
+    }
+    let formats = &input.options.formats;
+    let is_alone = draft.tables.len() == own && draft.is_disjoint();
+    let can_move = is_alone && formats[level.index()] == formats[output.index()];
+    let kind = if can_move { PlanKind::Move } else { PlanKind::Merge };
+    let place = input.version.runs(output).first().map_or(newest, |run| run.epoch.max(newest));
+    draft.finish(input, kind, reason, output, place)
+}
+
+/// See [`pending_bytes`](crate::pick::pending_bytes): the levels that have too many runs, whole.
+pub(super) fn pending_bytes<S>(version: &Version<S>, options: &CompactionOptions) -> u64 {
+    let levels = (0..Level::COUNT as u8).map(Level);
+    let due = levels.filter(|&level| version.runs(level).len() >= trigger(options, level));
+    due.flat_map(|level| version.runs(level)).flat_map(Run::tables).map(|table| table.entry.bytes).sum()
+}

@@ -1,0 +1,386 @@
+//! Runs background jobs on threads, or step by step without any; waits for what jobs bring about.
+//!
+//! ```text
+//!   notify ──▶ work += 1 ──▶ a worker looks for jobs until there is none, then sleeps until work grows again
+//!   a job ends ─▶ events += 1 ──▶ waiters look at their conditions again
+//! ```
+//!
+//! - **P9** Nobody polls and nobody spins: workers and waiters sleep on condition variables. A waiter whose worker fails
+//!   or panics, or whose scheduler is suspended or shut down, wakes with the cause.
+//! - **P10** Writers at a hard limit wait here.
+//!
+//! Two counters make wake-ups reliable: a worker compares `work`, a waiter `events`, with what it was *before* it looked
+//! for a job or at its condition, and sleeps only if it is the same. Both change only under the one lock, so what happens
+//! between the look and the sleep is not missed. The lock is never held while a job or a condition runs.
+//!
+//! With zero threads nothing runs by itself: [`Scheduler::run_one_job`] steps, and a waiter runs jobs until its condition
+//! holds. The same jobs in the same order then give the same run.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, ThreadId};
+
+/// Where jobs come from: a database, a test.
+pub trait JobSource: Send + Sync + 'static {
+    /// Runs the most pressing job to its end, on this thread. Returns whether there was one to run.
+    ///
+    /// Called from several threads at once. A long job looks at `cancel` now and then and gives up, with nothing changed
+    /// (C4), once it is true: the scheduler is shutting down.
+    ///
+    /// # Errors
+    /// The job's failure. It reaches everyone who waits now; the source is not asked again by itself, but at the next
+    /// [`Scheduler::notify`] or [`Scheduler::wait_until`].
+    fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure>;
+}
+
+/// Why a job failed. Cheap to clone: every waiter gets it.
+#[derive(Debug, Clone)]
+pub struct JobFailure {
+    cause: Arc<dyn Error + Send + Sync>,
+}
+
+impl JobFailure {
+    /// A failure with its cause.
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { cause: Arc::from(cause.into()) }
+    }
+
+    /// The cause, to be downcast by whoever knows its type.
+    pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.cause
+    }
+
+    fn of_panic(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self::new(JobPanicked { message: text.unwrap_or_else(|| "no message".to_owned()) })
+    }
+}
+
+impl fmt::Display for JobFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a background job failed: {}", self.cause)
+    }
+}
+
+impl Error for JobFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// The cause of a [`JobFailure`] when a job panicked. What it was working on may be half done in memory: a source should
+/// treat its database as failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a background job panicked: {message}")]
+pub struct JobPanicked {
+    /// The panic's message.
+    pub message: String,
+}
+
+/// Why a wait ended without its condition (P9).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// A job failed since the wait began. Not necessarily the one that was waited for: who knows better waits again.
+    #[error(transparent)]
+    Failed(#[from] JobFailure),
+    /// Jobs are suspended.
+    #[error("background jobs are suspended")]
+    Suspended,
+    /// The scheduler was shut down.
+    #[error("background jobs were shut down")]
+    ShutDown,
+    /// There are no threads, no job is left to run, and the condition does not hold.
+    #[error("no background job is left that could end the wait")]
+    NoJobLeft,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Grows with every reason to look for jobs.
+    work: u64,
+    /// Grows with every reason to look at a condition again.
+    events: u64,
+    /// How many failures there were.
+    failures: u64,
+    last_failure: Option<JobFailure>,
+    /// Suspensions that were not resumed.
+    suspended: usize,
+    /// The threads that run a job now, or look for one.
+    runners: Vec<ThreadId>,
+    is_shut_down: bool,
+}
+
+impl State {
+    fn is_running_here(&self) -> bool {
+        self.runners.contains(&thread::current().id())
+    }
+}
+
+struct Shared {
+    source: Arc<dyn JobSource>,
+    state: Mutex<State>,
+    /// Workers sleep here until `work` grows.
+    work_grew: Condvar,
+    /// Waiters sleep here until `events` grows.
+    events_grew: Condvar,
+    /// Set once, by `shut_down`.
+    cancel: AtomicBool,
+}
+
+/// Runs the jobs of one [`JobSource`]. Shut down when dropped.
+pub struct Scheduler {
+    shared: Arc<Shared>,
+    threads: usize,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler").field("threads", &self.threads).field("state", &*self.shared.lock()).finish()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can panic halfway: a poisoned state is a whole one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn grow_events(&self, state: &mut State) {
+        state.events += 1;
+        self.events_grew.notify_all();
+    }
+
+    fn grow_work(&self, state: &mut State) {
+        state.work += 1;
+        self.work_grew.notify_all();
+    }
+
+    fn sleep<'a>(&self, until: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        until.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one job, without the lock, and records how it ended.
+    fn run_job(&self, mut state: MutexGuard<'_, State>) -> Result<bool, JobFailure> {
+        let here = thread::current().id();
+        state.runners.push(here);
+        drop(state);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.source.run_next_job(&self.cancel)))
+            .unwrap_or_else(|payload| Err(JobFailure::of_panic(&*payload)));
+        let mut state = self.lock();
+        let at = state.runners.iter().rposition(|runner| *runner == here);
+        at.map(|at| state.runners.swap_remove(at));
+        match &outcome {
+            Ok(true) => {
+                // It may have made others possible, for workers that found none.
+                self.grow_work(&mut state);
+                self.grow_events(&mut state);
+            }
+            // Nothing has changed, but whoever waits until nothing runs looks again.
+            Ok(false) => self.events_grew.notify_all(),
+            Err(failure) => {
+                state.failures += 1;
+                state.last_failure = Some(failure.clone());
+                self.grow_events(&mut state);
+            }
+        }
+        outcome
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if state.is_shut_down {
+                return;
+            }
+            let seen = state.work;
+            if state.suspended == 0 {
+                let outcome = self.run_job(state);
+                state = self.lock();
+                if matches!(outcome, Ok(true)) {
+                    continue;
+                }
+            }
+            // No job, a failure or a suspension: sleep until there is a reason to look again.
+            while state.work == seen && !state.is_shut_down {
+                state = self.sleep(&self.work_grew, state);
+            }
+        }
+    }
+}
+
+impl Scheduler {
+    /// A scheduler of `threads` workers; with zero, jobs run in [`run_one_job`](Self::run_one_job) and in waiters.
+    ///
+    /// The workers keep `source` alive until the scheduler is shut down.
+    ///
+    /// # Errors
+    /// If the system gives no thread. None is left running.
+    pub fn start(threads: usize, source: Arc<dyn JobSource>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            source,
+            // Workers look once by themselves.
+            state: Mutex::new(State { work: 1, ..State::default() }),
+            work_grew: Condvar::new(),
+            events_grew: Condvar::new(),
+            cancel: AtomicBool::new(false),
+        });
+        let scheduler = Self { shared, threads, workers: Mutex::new(Vec::with_capacity(threads)) };
+        for number in 0..threads {
+            let shared = Arc::clone(&scheduler.shared);
+            // Dropping the scheduler on the way out joins those that run.
+            let worker = thread::Builder::new().name(format!("compaction-{number}")).spawn(move || shared.work())?;
+            scheduler.workers().push(worker);
+        }
+        Ok(scheduler)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many threads run jobs.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// There may be a job now, or a condition that somebody waits for may hold. Never blocks for long; may be called from
+    /// anywhere, also from a job.
+    pub fn notify(&self) {
+        let mut state = self.shared.lock();
+        self.shared.grow_work(&mut state);
+        self.shared.grow_events(&mut state);
+    }
+
+    /// Runs one job on this thread. Returns whether there was one; `false` too while suspended or shut down.
+    ///
+    /// # Errors
+    /// The job's failure, which everyone who waits gets too.
+    pub fn run_one_job(&self) -> Result<bool, JobFailure> {
+        let state = self.shared.lock();
+        if state.suspended > 0 || state.is_shut_down { Ok(false) } else { self.shared.run_job(state) }
+    }
+
+    /// Waits until `condition` holds. It is asked at once, and again whenever a job ends and at every
+    /// [`notify`](Self::notify); no lock of the scheduler is held meanwhile. Workers are woken once, so that a job
+    /// that failed before is tried again. With zero threads the waiter runs the jobs itself.
+    ///
+    /// # Errors
+    /// P9: a job failed since the wait began, jobs are suspended or shut down, or (with zero threads) none is left.
+    ///
+    /// # Panics
+    /// If called from a job: it would wait for itself.
+    pub fn wait_until(&self, mut condition: impl FnMut() -> bool) -> Result<(), WaitError> {
+        let shared = &*self.shared;
+        let failures_before = {
+            let mut state = shared.lock();
+            assert!(!state.is_running_here(), "P9: a job waits for jobs");
+            shared.grow_work(&mut state);
+            state.failures
+        };
+        loop {
+            let seen = shared.lock().events;
+            if condition() {
+                return Ok(());
+            }
+            let mut state = shared.lock();
+            if let Some(failure) = state.last_failure.as_ref().filter(|_| state.failures > failures_before) {
+                return Err(WaitError::Failed(failure.clone()));
+            }
+            if state.is_shut_down {
+                return Err(WaitError::ShutDown);
+            }
+            if state.suspended > 0 {
+                return Err(WaitError::Suspended);
+            }
+            if self.threads > 0 {
+                while state.events == seen {
+                    state = shared.sleep(&shared.events_grew, state);
+                }
+                continue;
+            }
+            drop(state);
+            if self.run_one_job()? {
+                continue;
+            }
+            let mut state = shared.lock();
+            if state.events == seen && state.runners.is_empty() {
+                return Err(WaitError::NoJobLeft);
+            }
+            // Another thread runs a job or looks for one: its end may be what we wait for, or leave us to end the wait.
+            while state.events == seen && !state.runners.is_empty() {
+                state = shared.sleep(&shared.events_grew, state);
+            }
+        }
+    }
+
+    /// Starts no more jobs until [`resume`](Self::resume) was called as often. Running jobs go on to their end;
+    /// [`wait_until_idle`](Self::wait_until_idle) waits for them. Everyone who waits for jobs wakes with
+    /// [`WaitError::Suspended`] (P9).
+    pub fn suspend(&self) {
+        let mut state = self.shared.lock();
+        state.suspended += 1;
+        self.shared.grow_events(&mut state);
+    }
+
+    /// Takes back one [`suspend`](Self::suspend).
+    ///
+    /// # Panics
+    /// If nothing is suspended.
+    pub fn resume(&self) {
+        let mut state = self.shared.lock();
+        assert!(state.suspended > 0, "resume without suspend");
+        state.suspended -= 1;
+        self.shared.grow_work(&mut state);
+        self.shared.grow_events(&mut state);
+    }
+
+    /// Whether jobs are suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.shared.lock().suspended > 0
+    }
+
+    /// Waits until no other thread runs a job. Meaningful after [`suspend`](Self::suspend): else the next may begin at
+    /// once.
+    pub fn wait_until_idle(&self) {
+        let here = thread::current().id();
+        let mut state = self.shared.lock();
+        while state.runners.iter().any(|runner| *runner != here) {
+            state = self.shared.sleep(&self.shared.events_grew, state);
+        }
+    }
+
+    /// Tells running jobs to give up, waits until they have ended and their threads are gone, and starts none again.
+    /// Everyone who waits wakes with [`WaitError::ShutDown`]. May be called twice, from several threads, and from a job:
+    /// that one, and its thread, then end after the call.
+    pub fn shut_down(&self) {
+        {
+            let mut state = self.shared.lock();
+            state.is_shut_down = true;
+            // Relaxed: a job that sees it a little later gives up a little later; what jobs share is behind locks.
+            self.shared.cancel.store(true, Ordering::Relaxed);
+            self.shared.grow_work(&mut state);
+            self.shared.grow_events(&mut state);
+        }
+        self.wait_until_idle();
+        let here = thread::current().id();
+        let workers = std::mem::take(&mut *self.workers());
+        for worker in workers.into_iter().filter(|worker| worker.thread().id() != here) {
+            // A worker ends by returning: panics of jobs are caught.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
