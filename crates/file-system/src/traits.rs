@@ -92,6 +92,12 @@ pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
 /// What the names of temporary files begin with.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
+/// The name of the file that [`FileSystem::lock_dir`] locks. Never removed.
+pub const LOCK_NAME: &str = "LOCK";
+
+/// The name of the file beside it that says who holds the lock: a process id in decimal and a line feed.
+pub const LOCK_INFO_NAME: &str = "LOCK.info";
+
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirectoryEntry {
@@ -221,4 +227,15 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// Where salts and identifiers come from.
     pub randomness: Arc<dyn Randomness>,
+}
+
+impl Environment {
+    /// The operating system's files, clocks and randomness.
+    pub fn real() -> Self {
+        Self {
+            files: Arc::new(crate::RealFileSystem::new()),
+            clock: Arc::new(crate::SystemClock::new()),
+            randomness: Arc::new(crate::SystemRandomness::new()),
+        }
+    }
 }
