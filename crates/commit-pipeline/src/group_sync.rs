@@ -1,0 +1,146 @@
+//! One waiter syncs for all.
+//!
+//! ```text
+//!   round 7:  leader: load logged ─▶ sync ─▶ durable ─▶ wake round 7, wake one of round 8
+//!             followers whose record ends at or before that position: asleep in round 7
+//!   round 8:  those that came too late for it: asleep, one of them leads next
+//! ```
+//!
+//! - **P7** `Synced` waits for a sync that began after `logged` had passed its record's end. One waiter syncs for all, the
+//!   others sleep and are woken together.
+//! - **P8** A failed sync fails the database and everyone who waits; it is never retried.
+//!
+//! Knows no log: positions are distances (integers in log order), and the sync is a closure.
+
+use crate::sync::{Condvar, Mutex, lock, wait};
+
+/// The rounds of syncing.
+#[derive(Debug)]
+pub(crate) struct GroupSync {
+    state: Mutex<State>,
+    /// Where round `n` sleeps: `n & 1`.
+    rounds: [Condvar; 2],
+}
+
+#[derive(Debug)]
+struct State {
+    /// The round that is being synced or will be next.
+    round: u64,
+    /// While a leader syncs: through where.
+    syncing: Option<u64>,
+    syncs: u64,
+    synced: u64,
+}
+
+/// Why a wait for a sync ended without one: the database failed, see its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SyncAbandoned;
+
+/// What a leader needs of its surroundings.
+pub(crate) trait SyncSource {
+    /// Through where the log is copied without a gap, as fresh as can be had.
+    fn logged(&self) -> u64;
+    /// Through where everything survives a power cut. Raised by each sync that succeeds; never falls.
+    fn durable(&self) -> u64;
+    /// Syncs through there. On failure the source has kept the cause before it returns.
+    fn sync_through(&self, distance: u64) -> Result<(), SyncAbandoned>;
+    /// Whether the database failed.
+    fn is_failed(&self) -> bool;
+}
+
+impl GroupSync {
+    pub(crate) fn new() -> Self {
+        let state = State { round: 0, syncing: None, syncs: 0, synced: 0 };
+        Self { state: Mutex::new(state), rounds: [Condvar::new(), Condvar::new()] }
+    }
+
+    /// Returns once a sync that covers `target` has succeeded.
+    ///
+    /// `target` must be at or below `source.logged()`, so that any sync that begins from now on covers it.
+    pub(crate) fn wait_through(&self, target: u64, source: &impl SyncSource) -> Result<(), SyncAbandoned> {
+        let mut state = lock(&self.state);
+        loop {
+            if source.durable() >= target {
+                state.synced += 1;
+                return Ok(());
+            }
+            if source.is_failed() {
+                return Err(SyncAbandoned);
+            }
+            match state.syncing {
+                None => {
+                    state = self.lead(state, source);
+                }
+                // Covered by the sync under way: it loaded `logged` at or past the target before it began.
+                Some(through) if target <= through || planted_faults::planted("commit-pipeline-sync-joined-late") => {
+                    let round = state.round;
+                    state = wait(self.condvar(round), state);
+                    if planted_faults::planted("commit-pipeline-sync-joined-late") && state.round > round {
+                        return Ok(());
+                    }
+                }
+                // Too late for it: the next one, which one of the sleepers will lead.
+                Some(_) => {
+                    let round = state.round + 1;
+                    state = wait(self.condvar(round), state);
+                }
+            }
+        }
+    }
+
+    /// How many syncs there were, and how many waiters they answered.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        (state.syncs, state.synced)
+    }
+
+    /// Makes everyone look again: the database failed.
+    pub(crate) fn wake_all(&self) {
+        drop(lock(&self.state));
+        self.rounds.iter().for_each(Condvar::notify_all);
+    }
+
+    fn lead<'a>(
+        &'a self,
+        mut state: crate::sync::MutexGuard<'a, State>,
+        source: &impl SyncSource,
+    ) -> crate::sync::MutexGuard<'a, State> {
+        // P7: `logged` is loaded before the sync begins, and vouched for after it has succeeded.
+        let through = source.logged();
+        state.syncing = Some(through);
+        drop(state);
+        // Ends the round also if the sync panics, so that nobody sleeps for ever; the source fails the database then.
+        let mut ending = RoundEnd { group: self, succeeded: false };
+        ending.succeeded = source.sync_through(through) == Ok(());
+        drop(ending);
+        lock(&self.state)
+    }
+
+    fn condvar(&self, round: u64) -> &Condvar {
+        &self.rounds[(round & 1) as usize]
+    }
+}
+
+struct RoundEnd<'a> {
+    group: &'a GroupSync,
+    succeeded: bool,
+}
+
+impl Drop for RoundEnd<'_> {
+    fn drop(&mut self) {
+        let round = {
+            let mut state = lock(&self.group.state);
+            state.syncing = None;
+            state.round += 1;
+            state.syncs += u64::from(self.succeeded);
+            state.round
+        };
+        self.group.condvar(round - 1).notify_all();
+        if self.succeeded {
+            // Of the next round one wakes and leads it.
+            self.group.condvar(round).notify_one();
+        } else {
+            self.group.condvar(round).notify_all();
+        }
+    }
+}
