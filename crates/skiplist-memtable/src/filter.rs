@@ -28,8 +28,8 @@ const GROWTH: u64 = 4;
 /// More segments than can come about: the last is made for 2^40 keys and more.
 const SEGMENTS_MAX: usize = if cfg!(loom) { 2 } else { 16 };
 
-/// Bits that a key sets in its word, if the hash does not name one twice. With 16 bits for each key, five deny all but
-/// about 1 in 200 keys that are not there.
+/// Bits that a key sets in its word, if the hash does not name one twice. With 16 bits for each key, a full segment
+/// denies all but about 1 in 200 keys that are not there.
 const KEY_BITS: u32 = 5;
 
 /// The filter of a memtable.

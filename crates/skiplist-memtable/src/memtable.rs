@@ -21,7 +21,7 @@ pub struct MemtableOptions {
     /// Bytes of an arena chunk, once the memtable has grown; 4 KiB at least. The first chunks are smaller. Larger
     /// requests than a quarter of this get a chunk of their own.
     pub arena_chunk_bytes: usize,
-    /// Filter bits for each key; 0 for no filter. With 16, about 1 absent key in 200 is searched for in vain.
+    /// Filter bits for each key; 0 for no filter. With 16, about 1 absent key in 100 is searched for in vain.
     pub filter_bits_per_key: u32,
 }
 
