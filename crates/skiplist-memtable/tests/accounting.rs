@@ -1,8 +1,7 @@
-//! Whether `memory_usage` tells the truth: an allocator that counts stands beside it. Alone in its binary, so that no other
-//! test's allocations are counted.
+//! Whether `memory_usage` tells the truth: an allocator that counts stands beside it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::cell::Cell;
 
 use internal_key::{Kind, SeqNo, Trailer};
 use skiplist_memtable::{Memtable, MemtableOptions, Reservation};
@@ -10,7 +9,10 @@ use skiplist_memtable::{Memtable, MemtableOptions, Reservation};
 /// The system's allocator, counting what it really takes for a request.
 struct Counting;
 
-static HELD: AtomicI64 = AtomicI64::new(0);
+thread_local! {
+    /// What this thread holds: the test runner's own threads allocate as they please.
+    static HELD: Cell<i64> = const { Cell::new(0) };
+}
 
 /// What a request costs: a header of 8 bytes and granules of 16, as the allocators of glibc and others lay it out.
 fn cost(layout: Layout) -> i64 {
@@ -20,13 +22,13 @@ fn cost(layout: Layout) -> i64 {
 // SAFETY: all is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(cost(layout), Ordering::Relaxed);
+        HELD.set(HELD.get() + cost(layout));
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(cost(layout), Ordering::Relaxed);
+        HELD.set(HELD.get() - cost(layout));
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -52,18 +54,17 @@ fn memory_usage_is_within_a_tenth_of_the_heap_and_all_is_freed() {
     fill(&Memtable::new(&MemtableOptions::default()), 1, &[]);
     for (entries, value_bytes) in [(50_000u64, 0), (20_000, 100), (2_000, 3_000), (0, 0), (3, 10)] {
         let value = vec![1; value_bytes];
-        let before = HELD.load(Ordering::Relaxed);
+        let before = HELD.get();
         let memtable = Box::new(Memtable::new(&MemtableOptions::default()));
         fill(&memtable, entries, &value);
-        let held = HELD.load(Ordering::Relaxed) - before;
+        let held = HELD.get() - before;
         let told = memtable.memory_usage() as i64;
         assert!(
             (told - held).abs() * 10 <= held,
             "{entries} entries of 8 + {value_bytes} bytes: told {told}, held {held}"
         );
-        println!("{entries} entries of 8 + {value_bytes} bytes: told {told}, held {held}");
         assert!(entries > 0 || told < 2048, "an empty memtable is cheap: {told}");
         drop(memtable);
-        assert_eq!(HELD.load(Ordering::Relaxed), before, "everything is freed with the memtable");
+        assert_eq!(HELD.get(), before, "everything is freed with the memtable");
     }
 }
