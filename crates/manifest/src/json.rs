@@ -290,11 +290,6 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Any JSON.
-    pub(crate) fn any(self) -> serde_json::Value {
-        self.node.into_value()
-    }
-
     /// Any JSON object, by field.
     pub(crate) fn options(self) -> Result<BTreeMap<String, serde_json::Value>, DecodeError> {
         match self.node {
@@ -305,11 +300,6 @@ impl<'a> Value<'a> {
 
     pub(crate) fn is_null(&self) -> bool {
         self.node == Node::Null
-    }
-
-    /// Whether it is the number 0.
-    pub(crate) fn is_zero(&self) -> bool {
-        self.node == Node::Unsigned(0)
     }
 }
 

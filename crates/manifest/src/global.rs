@@ -1,0 +1,447 @@
+//! `global.json`: the commit point. What it says of the database, and which level files belong to it.
+//!
+//! ```text
+//! {
+//!   "format": "lsm-global",
+//!   "version": 1,
+//!   "features": {"compatible": 0, "read_compatible": 0, "incompatible": 0},
+//!   "database_id": "00112233445566778899aabbccddeeff",
+//!   "generation": 12,
+//!   "next": {"table": 9, "segment": 3, "keyspace": 2, "job": 7, "epoch": 5},
+//!   "last_seqno": 400,
+//!   "log_floor": {"segment": 2, "salt": "0123456789abcdef"},
+//!   "claim": {"segment": 2, "offset": 8192},
+//!   "closed_cleanly": false,
+//!   "keyspaces": [
+//!     {"id": 1, "name": "default", "options": {}, "created_seqno": 0, "flushed_seqno": 400, "history_floor": 0, "levels": [
+//!       {"level": 0, "file": "keyspaces/1/level_0.12.json", "generation": 12, "bytes": 512, "xxh3": "0123456789abcdef"}
+//!     ]}
+//!   ],                                                                                  ┐ the trailer: always these
+//!   "checksum": "0123456789abcdef"      xxh3 of every byte before the trailer           │ 35 bytes, so a flipped bit
+//! }                                                                                     ┘ is told wherever it is
+//! ```
+//!
+//! - **M1** Replacing this file is the commit; a level file counts only through the generation, length and checksum here.
+//! - **M3** `edits`, where it stands, names the edit file whose lines come after what the JSON files say.
+//! - **M4** `migrated_from`, where it stands, is the former manifest that this database was made from.
+//!
+//! Feature bits come in three classes. A version that meets a bit it does not know may, if the bit is *compatible*,
+//! read and write (and drops the bit with what it announced), if *read-compatible*, only read, and if *incompatible*,
+//! do neither. Only such a bit makes unknown fields admissible.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use internal_key::{Epoch, JobId, KeyspaceId, Level, SegmentId, TableId};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::json::{Number, Object, Source, Value, parse_hex64, write_options, write_text};
+use crate::paths::{KEYSPACES_NAME, level_name};
+use crate::{Claim, DatabaseId, DecodeError, KeyspaceState, LevelState, LogFloor, Manifest, Place};
+
+/// The version of `global.json`, level files and edit files that this code writes, and the only one it reads.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// No `global.json` longer than this is read: 4 GiB, some ten million keyspaces.
+pub const GLOBAL_BYTES_MAX: u64 = 4 << 30;
+
+const FORMAT_NAME: &str = "lsm-global";
+const TRAILER_START: &[u8] = b"  \"checksum\": \"";
+const TRAILER_END: &[u8] = b"\"\n}\n";
+const TRAILER_BYTES: usize = TRAILER_START.len() + 16 + TRAILER_END.len();
+const _: () = assert!(TRAILER_BYTES == 35);
+
+/// What a reader means to do, which decides what feature bits it may pass over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OpenMode {
+    /// Read and commit.
+    ReadWrite,
+    /// Read only; nothing is ever written or removed.
+    ReadOnly,
+}
+
+/// A level file as `global.json` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LevelFile {
+    /// In its name.
+    pub generation: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// xxh3 of its bytes.
+    pub checksum: u64,
+}
+
+/// An edit file as `global.json` names it (M3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EditFile {
+    /// In its name.
+    pub generation: u64,
+    /// Its length, preallocated.
+    pub bytes: u64,
+    /// What the chain of its lines begins with; random, so that no other file's line fits.
+    pub salt: u64,
+}
+
+/// The former manifest that a database was migrated from (M4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MigratedFrom {
+    /// Its length.
+    pub bytes: u64,
+    /// xxh3 of its bytes.
+    pub checksum: u64,
+}
+
+/// What `global.json` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Global {
+    /// The manifest, except that its levels know only their file's generation and checksum, not their runs.
+    pub manifest: Manifest,
+    /// The level files it names.
+    pub levels: BTreeMap<(KeyspaceId, Level), LevelFile>,
+    /// The edit file it names.
+    pub edits: Option<EditFile>,
+    /// Where the database came from, if it was migrated.
+    pub migrated_from: Option<MigratedFrom>,
+}
+
+/// The bytes of a `global.json` that says `manifest` and names `levels`.
+///
+/// The runs in the manifest's levels do not count, nor do their generations and checksums: `levels` says which file
+/// holds each level.
+pub fn encode(
+    manifest: &Manifest,
+    levels: &BTreeMap<(KeyspaceId, Level), LevelFile>,
+    edits: Option<EditFile>,
+    migrated_from: Option<MigratedFrom>,
+) -> Vec<u8> {
+    let mut out = String::with_capacity(1024 + 160 * (manifest.keyspaces.len() + levels.len()));
+    let Manifest { generation, next_table_id, next_segment_id, next_keyspace_id, next_job_id, next_epoch, .. } =
+        manifest;
+    let Manifest { log_floor, claim, .. } = manifest;
+    let _ = write!(
+        out,
+        concat!(
+            "{{\n  \"format\": \"{}\",\n  \"version\": {},\n",
+            "  \"features\": {{\"compatible\": 0, \"read_compatible\": 0, \"incompatible\": 0}},\n",
+            "  \"database_id\": \"{}\",\n  \"generation\": {},\n",
+            "  \"next\": {{\"table\": {}, \"segment\": {}, \"keyspace\": {}, \"job\": {}, \"epoch\": {}}},\n",
+            "  \"last_seqno\": {},\n",
+            "  \"log_floor\": {{\"segment\": {}, \"salt\": \"{:016x}\"}},\n",
+            "  \"claim\": {{\"segment\": {}, \"offset\": {}}},\n",
+            "  \"closed_cleanly\": {},\n",
+        ),
+        FORMAT_NAME,
+        FORMAT_VERSION,
+        manifest.database_id,
+        Number(*generation),
+        Number(next_table_id.get()),
+        Number(next_segment_id.get()),
+        next_keyspace_id.get(),
+        Number(next_job_id.get()),
+        Number(next_epoch.get()),
+        Number(manifest.last_seqno.get()),
+        Number(log_floor.segment.get()),
+        log_floor.salt,
+        Number(claim.segment.get()),
+        Number(claim.offset),
+        manifest.closed_cleanly,
+    );
+    if let Some(EditFile { generation, bytes, salt }) = edits {
+        let (generation, bytes) = (Number(generation), Number(bytes));
+        let _ = writeln!(
+            out,
+            "  \"edits\": {{\"generation\": {generation}, \"bytes\": {bytes}, \"salt\": \"{salt:016x}\"}},"
+        );
+    }
+    if let Some(MigratedFrom { bytes, checksum }) = migrated_from {
+        let _ = writeln!(out, "  \"migrated_from\": {{\"bytes\": {}, \"xxh3\": \"{checksum:016x}\"}},", Number(bytes));
+    }
+    out.push_str("  \"keyspaces\": [");
+    for (index, keyspace) in manifest.keyspaces.values().enumerate() {
+        out.push_str(if index == 0 { "\n    " } else { ",\n    " });
+        write_keyspace(&mut out, keyspace, levels);
+    }
+    out.push_str(if manifest.keyspaces.is_empty() { "],\n" } else { "\n  ],\n" });
+    seal(out)
+}
+
+/// Appends the trailer: the checksum of everything before it.
+fn seal(body: String) -> Vec<u8> {
+    let checksum = xxh3_64(body.as_bytes());
+    let mut bytes = body.into_bytes();
+    bytes.extend_from_slice(TRAILER_START);
+    bytes.extend_from_slice(format!("{checksum:016x}").as_bytes());
+    bytes.extend_from_slice(TRAILER_END);
+    bytes
+}
+
+fn write_keyspace(out: &mut String, keyspace: &KeyspaceState, levels: &BTreeMap<(KeyspaceId, Level), LevelFile>) {
+    let _ = write!(out, "{{\"id\": {}, \"name\": ", keyspace.id.get());
+    write_text(out, &keyspace.name);
+    out.push_str(", \"options\": ");
+    write_options(out, &keyspace.options);
+    let _ = write!(
+        out,
+        ", \"created_seqno\": {}, \"flushed_seqno\": {}, \"history_floor\": {}, \"levels\": [",
+        Number(keyspace.created_seqno.get()),
+        Number(keyspace.flushed_seqno.get()),
+        Number(keyspace.history_floor.get()),
+    );
+    let mut empty = true;
+    for ((_, level), file) in levels.range((keyspace.id, Level::ZERO)..=(keyspace.id, Level::LAST)) {
+        out.push_str(if empty { "\n      " } else { ",\n      " });
+        empty = false;
+        let _ = write!(
+            out,
+            "{{\"level\": {}, \"file\": \"{}\", \"generation\": {}, \"bytes\": {}, \"xxh3\": \"{:016x}\"}}",
+            level.get(),
+            level_file(keyspace.id, *level, file.generation),
+            Number(file.generation),
+            Number(file.bytes),
+            file.checksum,
+        );
+    }
+    out.push_str(if empty { "]}" } else { "\n    ]}" });
+}
+
+/// A level file's path below the database's directory, as `global.json` shows it.
+fn level_file(keyspace: KeyspaceId, level: Level, generation: u64) -> String {
+    format!("{KEYSPACES_NAME}/{}/{}", keyspace.get(), level_name(level, generation))
+}
+
+/// What the bytes of a `global.json` say. `file` is named in errors.
+///
+/// # Errors
+/// If the checksum does not match, the format is unknown, or anything does not fit: never a panic, whatever the bytes.
+pub fn decode(file: &Path, bytes: &[u8], mode: OpenMode) -> Result<Global, DecodeError> {
+    check_trailer(file, bytes)?;
+    let mut root = Source::strict(file).parse(bytes)?.object()?;
+    root.field("format")?.exactly(FORMAT_NAME)?;
+    version(root.field("version")?)?;
+    features(&mut root, mode)?;
+    let database_id = DatabaseId(root.field("database_id")?.hex128()?);
+    let generation = root.field("generation")?.u64()?;
+    let mut next = root.field("next")?.object()?;
+    let next_table_id = TableId(next.field("table")?.u64()?);
+    let next_segment_id = SegmentId(next.field("segment")?.u64()?);
+    let next_keyspace_id = KeyspaceId(next.field("keyspace")?.u32()?);
+    let next_job_id = JobId(next.field("job")?.u64()?);
+    let next_epoch = Epoch(next.field("epoch")?.u64()?);
+    next.finish()?;
+    let last_seqno = root.field("last_seqno")?.seqno()?;
+    let log_floor = log_floor(root.field("log_floor")?)?;
+    let claim = claim(root.field("claim")?)?;
+    let closed_cleanly = root.field("closed_cleanly")?.bool()?;
+    let edits = root.optional("edits").map(|edits| edit_file(edits, generation)).transpose()?;
+    let migrated_from = root.optional("migrated_from").map(migrated).transpose()?;
+    let mut manifest = Manifest {
+        database_id,
+        generation,
+        next_table_id,
+        next_segment_id,
+        next_keyspace_id,
+        next_job_id,
+        next_epoch,
+        last_seqno,
+        log_floor,
+        claim,
+        closed_cleanly,
+        keyspaces: BTreeMap::new(),
+    };
+    let mut levels = BTreeMap::new();
+    let mut names = HashSet::new();
+    for value in root.field("keyspaces")?.list()? {
+        let place = value.place();
+        let state = keyspace(value, generation, &mut levels)?;
+        let wrong = |expected: String, found: String| DecodeError::damaged(file, place.clone(), expected, found);
+        if state.id >= next_keyspace_id {
+            let expected = format!("an id below next.keyspace, {}", next_keyspace_id.get());
+            return Err(wrong(expected, state.id.get().to_string()));
+        }
+        if !names.insert(state.name.clone()) {
+            return Err(wrong("a name of its own".into(), format!("{:?} a second time", state.name)));
+        }
+        let id = state.id;
+        if manifest.keyspaces.insert(id, Arc::new(state)).is_some() {
+            return Err(wrong("an id of its own".into(), format!("{} a second time", id.get())));
+        }
+    }
+    root.reserved(&["encryption"])?;
+    root.field("checksum")?;
+    root.finish()?;
+    Ok(Global { manifest, levels, edits, migrated_from })
+}
+
+/// Checks that the file ends with the trailer and that the trailer's checksum fits. Every version keeps this.
+fn check_trailer(file: &Path, bytes: &[u8]) -> Result<(), DecodeError> {
+    let start = bytes.len().saturating_sub(TRAILER_BYTES);
+    let (body, trailer) = bytes.split_at(start);
+    let digits = trailer.strip_prefix(TRAILER_START).and_then(|rest| rest.strip_suffix(TRAILER_END));
+    let Some(stored) = digits.and_then(parse_hex64) else {
+        let expected = "a last line with the checksum, then }";
+        return Err(DecodeError::damaged(
+            file,
+            Place::Byte(start as u64),
+            expected,
+            trailer.escape_ascii().to_string(),
+        ));
+    };
+    let computed = xxh3_64(body);
+    if computed != stored && !planted_faults::planted("manifest-global-checksum-unchecked") {
+        let expected = format!("{computed:016x}, the xxh3 of the {start} bytes before the trailer");
+        return Err(DecodeError::damaged(file, Place::Json("checksum".into()), expected, format!("{stored:016x}")));
+    }
+    Ok(())
+}
+
+/// Checks a `version` field.
+pub(crate) fn version(value: Value<'_>) -> Result<(), DecodeError> {
+    let unsupported = value.unsupported(format!("version {FORMAT_VERSION}"));
+    if value.u64()? == FORMAT_VERSION { Ok(()) } else { Err(unsupported) }
+}
+
+/// Reads the feature bits; none is known yet, so all are unknown.
+fn features(root: &mut Object<'_>, mode: OpenMode) -> Result<(), DecodeError> {
+    let mut features = root.field("features")?.object()?;
+    let mut announced = false;
+    for (class, may_stay) in [
+        ("compatible", true),
+        ("read_compatible", mode == OpenMode::ReadOnly),
+        ("incompatible", planted_faults::planted("manifest-incompatible-feature-passed-over")),
+    ] {
+        let value = features.field(class)?;
+        let unsupported = value.unsupported("no unknown feature bit");
+        if value.u64()? != 0 {
+            if !may_stay {
+                return Err(unsupported);
+            }
+            announced = true;
+        }
+    }
+    features.finish()?;
+    root.set_lenient(announced);
+    Ok(())
+}
+
+pub(crate) fn log_floor(value: Value<'_>) -> Result<LogFloor, DecodeError> {
+    let mut floor = value.object()?;
+    let log_floor =
+        LogFloor { segment: SegmentId(floor.field("segment")?.u64()?), salt: floor.field("salt")?.hex64()? };
+    floor.finish()?;
+    Ok(log_floor)
+}
+
+pub(crate) fn claim(value: Value<'_>) -> Result<Claim, DecodeError> {
+    let mut claim = value.object()?;
+    let read = Claim { segment: SegmentId(claim.field("segment")?.u64()?), offset: claim.field("offset")?.u64()? };
+    claim.finish()?;
+    Ok(read)
+}
+
+fn edit_file(value: Value<'_>, generation: u64) -> Result<EditFile, DecodeError> {
+    let mut object = value.object()?;
+    let edits = EditFile {
+        generation: object.field("generation")?.u64_max(generation)?,
+        bytes: object.field("bytes")?.u64_max(crate::edit_file::EDIT_FILE_BYTES_MAX)?,
+        salt: object.field("salt")?.hex64()?,
+    };
+    object.finish()?;
+    Ok(edits)
+}
+
+fn migrated(value: Value<'_>) -> Result<MigratedFrom, DecodeError> {
+    let mut object = value.object()?;
+    let from = MigratedFrom { bytes: object.field("bytes")?.u64()?, checksum: object.field("xxh3")?.hex64()? };
+    object.finish()?;
+    Ok(from)
+}
+
+fn keyspace(
+    value: Value<'_>,
+    generation: u64,
+    files: &mut BTreeMap<(KeyspaceId, Level), LevelFile>,
+) -> Result<KeyspaceState, DecodeError> {
+    let mut object = value.object()?;
+    let id = KeyspaceId(object.field("id")?.u32()?);
+    let name = object.field("name")?.text()?;
+    let options = object.field("options")?.options()?;
+    let created_seqno = object.field("created_seqno")?.seqno()?;
+    let flushed_seqno = object.field("flushed_seqno")?.seqno()?;
+    let history_floor = object.field("history_floor")?.seqno()?;
+    let empty = Arc::new(LevelState::default());
+    let mut levels = vec![empty; Level::COUNT];
+    for value in object.field("levels")?.list()? {
+        let twice = value.wrong("a level of its own");
+        let (level, file) = level_reference(value, id, generation)?;
+        if files.insert((id, level), file).is_some() {
+            return Err(twice);
+        }
+        if let Some(state) = levels.get_mut(level.index()) {
+            *state = Arc::new(LevelState { runs: Vec::new(), generation: file.generation, checksum: file.checksum });
+        }
+    }
+    object.reserved(&["comparator", "merge_operator", "prefix_extractor", "user_timestamp_bytes"])?;
+    object.finish()?;
+    Ok(KeyspaceState { id, name, options, created_seqno, flushed_seqno, history_floor, levels })
+}
+
+fn level_reference(value: Value<'_>, keyspace: KeyspaceId, newest: u64) -> Result<(Level, LevelFile), DecodeError> {
+    let mut object = value.object()?;
+    let level = Level(object.field("level")?.u64_max(Level::LAST.get().into())? as u8);
+    let named = object.field("file")?;
+    // Zero means that no file holds a level, so no file has it.
+    let generation = object.field("generation")?;
+    let zero = generation.wrong("a generation from 1");
+    let generation = match generation.u64_max(newest)? {
+        0 => return Err(zero),
+        generation => generation,
+    };
+    // The name is for people. It must be the one that the ids make, so that no name leads outside the directory.
+    let expected = level_file(keyspace, level, generation);
+    let other = named.wrong(format!("{expected:?}"));
+    if named.text()? != expected {
+        return Err(other);
+    }
+    let file = LevelFile {
+        generation,
+        bytes: object.field("bytes")?.u64_max(crate::level::LEVEL_BYTES_MAX)?,
+        checksum: object.field("xxh3")?.hex64()?,
+    };
+    object.reserved(&["encryption"])?;
+    object.finish()?;
+    Ok((level, file))
+}
+
+/// The largest of what a table needs a manifest's counters to be above; checked when everything has been read.
+pub(crate) fn check_counters(file: &Path, manifest: &Manifest) -> Result<(), DecodeError> {
+    let mut tables = HashSet::new();
+    for keyspace in manifest.keyspaces.values() {
+        for (level, run, table) in keyspace.tables() {
+            let place = || Place::Json(format!("{} in {level} of {}", table.id, keyspace.id));
+            let below = |what: &str, next: u64, found: u64| {
+                DecodeError::damaged(file, place(), format!("a {what} below {next}"), found.to_string())
+            };
+            if !tables.insert(table.id) {
+                return Err(DecodeError::damaged(file, place(), "a table id of its own", "one that stands twice"));
+            }
+            if table.id >= manifest.next_table_id {
+                return Err(below("table id", manifest.next_table_id.get(), table.id.get()));
+            }
+            if run.max(table.epoch) >= manifest.next_epoch {
+                return Err(below("run epoch", manifest.next_epoch.get(), run.max(table.epoch).get()));
+            }
+            if table.max_seqno > manifest.last_seqno {
+                let next = manifest.last_seqno.get().saturating_add(1);
+                return Err(below("seqno", next, table.max_seqno.get()));
+            }
+        }
+        if keyspace.flushed_seqno > manifest.last_seqno {
+            let place = Place::Json(format!("flushed_seqno of {}", keyspace.id));
+            let expected = format!("at most last_seqno, {}", manifest.last_seqno);
+            return Err(DecodeError::damaged(file, place, expected, keyspace.flushed_seqno.to_string()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The former layout, one `manifest.json`, and how it becomes this one (M4).
+//!
+//! ```text
+//!  {"version": 1, "next_file_id": 8, "levels": [[{"id": 7, "size": 900, "min_key": "a", "max_key": "c", "entries": 3}]]}
+//!
+//!  manifest.json ─▶ level files ─▶ global.json (the commit point) ─▶ manifest.json renamed to manifest.json.backup-<xxh3>
+//! ```
+//!
+//! - **M4** A crash before the commit point leaves the former database, one after it the new; opening again does what
+//!   is missing. `global.json` remembers the former manifest's checksum, so that a manifest which an older program
+//!   wrote *after* the migration is told apart and nothing of it is lost.
+//!
+//! What the former layout did not say is decided so: keys are the bytes of the strings; everything becomes the keyspace
+//! `default` (id 1); entries stand before every write (seqno 0) and are ordered by epochs alone. Level 0 may overlap: each of
+//! its tables is a run, a larger id newer. Every deeper level is one run, older than all above it. File checksums were
+//! not kept: 0 stands for "not known". `next_file_id` becomes the next table and the next segment id.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use file_system::Environment;
+use internal_key::{Epoch, JobId, KeyspaceId, Level, MAX_KEY_BYTES, SegmentId, SeqNo, TableId};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::global::{MigratedFrom, version};
+use crate::json::{Source, Value};
+use crate::level::LEVEL_BYTES_MAX;
+use crate::{
+    AddedTable, Change, DatabaseId, DatabasePaths, DecodeError, Edit, Manifest, ManifestError, OpenMode, TableEntry,
+};
+
+/// The keyspace that a former database becomes.
+pub const MIGRATED_KEYSPACE_NAME: &str = "default";
+
+/// The former manifest's bytes, if there is one.
+pub(crate) fn read_former(env: &Environment, paths: &DatabasePaths) -> Result<Option<Vec<u8>>, ManifestError> {
+    match env.files.read(&paths.former(), LEVEL_BYTES_MAX) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The manifest that a former one becomes. `file` is named in errors.
+///
+/// # Errors
+/// If anything does not fit the former layout: never a panic, whatever the bytes.
+pub fn decode(file: &Path, bytes: &[u8], database_id: DatabaseId) -> Result<Manifest, DecodeError> {
+    let mut root = Source::strict(file).parse(bytes)?.object()?;
+    version(root.field("version")?)?;
+    let next_file_id = root.field("next_file_id")?.u64()?;
+    let levels = root.field("levels")?;
+    let too_many = levels.wrong(format!("at most {} levels", Level::COUNT));
+    let levels: Vec<Value<'_>> = levels.list()?.collect();
+    if levels.len() > Level::COUNT {
+        return Err(too_many);
+    }
+    root.finish()?;
+
+    let keyspace = KeyspaceId(1);
+    let create = Change::CreateKeyspace {
+        id: keyspace,
+        name: MIGRATED_KEYSPACE_NAME.into(),
+        options: BTreeMap::new(),
+        created_seqno: SeqNo::ZERO,
+    };
+    let mut ids = HashSet::new();
+    let mut added = Vec::new();
+    let mut epoch = Epoch(0);
+    // Oldest first: the deepest level, up to the newest table of level 0.
+    for (number, value) in levels.into_iter().enumerate().rev() {
+        let level = Level(number as u8);
+        let mut tables = Vec::new();
+        for value in value.list()? {
+            let unfit = value.wrong(format!("an id of its own below next_file_id, {next_file_id}"));
+            let table = read_table(value)?;
+            if table.id.get() >= next_file_id || !ids.insert(table.id) {
+                return Err(unfit);
+            }
+            tables.push(table);
+        }
+        tables.sort_by_key(|table| table.id);
+        if level != Level::ZERO && !tables.is_empty() {
+            epoch = Epoch(epoch.get() + 1);
+        }
+        for table in tables {
+            if level == Level::ZERO {
+                epoch = Epoch(epoch.get() + 1);
+            }
+            let table = Arc::new(TableEntry { epoch, ..table });
+            added.push(AddedTable { level, run: epoch, table });
+        }
+    }
+    let edit = Edit::of(create)
+        .and(Change::ReplaceTables { keyspace, removed: Vec::new(), added, flushed_seqno: None })
+        .and(Change::RaiseNextIds {
+            table: TableId(next_file_id),
+            segment: SegmentId(next_file_id),
+            job: JobId(1),
+            epoch: Epoch(1),
+        });
+    Manifest::empty(database_id).apply(&edit).map_err(|refusal| {
+        let place = crate::Place::Json("levels".into());
+        DecodeError::damaged(file, place, "tables that do not overlap below level 0", refusal.to_string())
+    })
+}
+
+fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
+    let reversed = value.wrong("min_key at or before max_key");
+    let mut object = value.object()?;
+    let mut key = |name: &str| {
+        let value = object.field(name)?;
+        let long = value.wrong(format!("a key of at most {MAX_KEY_BYTES} bytes"));
+        let key = value.text()?;
+        if key.len() <= MAX_KEY_BYTES { Ok(key.into_bytes().into_boxed_slice()) } else { Err(long) }
+    };
+    let (min_key, max_key) = (key("min_key")?, key("max_key")?);
+    let bytes = object.field("size")?.u64()?;
+    let table = TableEntry {
+        id: TableId(object.field("id")?.u64()?),
+        bytes,
+        checksum: 0,
+        min_key,
+        max_key,
+        min_seqno: SeqNo::ZERO,
+        max_seqno: SeqNo::ZERO,
+        entries: object.field("entries")?.u64()?,
+        tombstones: 0,
+        logical_bytes: bytes,
+        epoch: Epoch(0),
+        job: JobId(0),
+        seqno_base: 0,
+    };
+    object.finish()?;
+    if table.min_key > table.max_key { Err(reversed) } else { Ok(table) }
+}
+
+/// The step after the commit point: the former manifest becomes a backup. Refuses one that was not migrated.
+pub(crate) fn finish(
+    env: &Environment,
+    paths: &DatabasePaths,
+    mode: OpenMode,
+    former: &[u8],
+    migrated_from: Option<MigratedFrom>,
+) -> Result<(), ManifestError> {
+    let found = MigratedFrom { bytes: former.len() as u64, checksum: xxh3_64(former) };
+    if migrated_from != Some(found) {
+        return Err(ManifestError::Conflict { file: paths.former() });
+    }
+    if mode == OpenMode::ReadWrite {
+        env.files.rename(&paths.former(), &paths.backup(found.checksum))?;
+        env.files.sync_dir(paths.dir())?;
+    }
+    Ok(())
+}
