@@ -9,7 +9,7 @@ use crate::Cause;
 /// All but [`Failed`](Self::Failed) are certain (P8): nothing has changed, nobody ever sees any of the batch.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum CommitError<E, L> {
+pub enum CommitError<E, L = write_ahead_log::LogError> {
     /// The caller's own step under the reservation lock refused.
     #[error("{0}")]
     Refused(E),

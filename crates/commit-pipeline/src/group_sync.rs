@@ -10,6 +10,8 @@
 //!   others sleep and are woken together.
 //! - **P8** A failed sync fails the database and everyone who waits; it is never retried.
 //!
+//! - **L4** While the log holds its claims, a sync that succeeds answers nobody: all sleep until the claims are released.
+//!
 //! Knows no log: positions are distances (integers in log order), and the sync is a closure.
 
 use crate::sync::{Condvar, Mutex, lock, wait};
@@ -28,6 +30,10 @@ struct State {
     round: u64,
     /// While a leader syncs: through where.
     syncing: Option<u64>,
+    /// The log's last sync succeeded without raising what is durable (L4): nobody leads until a release.
+    held: bool,
+    /// How often claims were released.
+    releases: u64,
     syncs: u64,
     synced: u64,
 }
@@ -50,7 +56,7 @@ pub(crate) trait SyncSource {
 
 impl GroupSync {
     pub(crate) fn new() -> Self {
-        let state = State { round: 0, syncing: None, syncs: 0, synced: 0 };
+        let state = State { round: 0, syncing: None, held: false, releases: 0, syncs: 0, synced: 0 };
         Self { state: Mutex::new(state), rounds: [Condvar::new(), Condvar::new()] }
     }
 
@@ -68,9 +74,7 @@ impl GroupSync {
                 return Err(SyncAbandoned);
             }
             match state.syncing {
-                None => {
-                    state = self.lead(state, source);
-                }
+                None if !state.held => state = self.lead(state, source),
                 // Covered by the sync under way: it loaded `logged` at or past the target before it began.
                 Some(through) if target <= through || planted_faults::planted("commit-pipeline-sync-joined-late") => {
                     let round = state.round;
@@ -80,8 +84,9 @@ impl GroupSync {
                     }
                 }
                 // Too late for it: the next one, which one of the sleepers will lead.
-                Some(_) => {
-                    let round = state.round + 1;
+                Some(_) | None => {
+                    // While claims are held there is no sync under way, and the next one is this round's.
+                    let round = state.round + u64::from(state.syncing.is_some());
                     state = wait(self.condvar(round), state);
                 }
             }
@@ -92,6 +97,15 @@ impl GroupSync {
     pub(crate) fn counts(&self) -> (u64, u64) {
         let state = lock(&self.state);
         (state.syncs, state.synced)
+    }
+
+    /// The log has released its claims: the next sync raises what is durable (L4).
+    pub(crate) fn claims_released(&self) {
+        let mut state = lock(&self.state);
+        state.held = false;
+        state.releases += 1;
+        drop(state);
+        self.rounds.iter().for_each(Condvar::notify_all);
     }
 
     /// Makes everyone look again: the database failed.
@@ -108,10 +122,12 @@ impl GroupSync {
         // P7: `logged` is loaded before the sync begins, and vouched for after it has succeeded.
         let through = source.logged();
         state.syncing = Some(through);
+        let releases = state.releases;
         drop(state);
         // Ends the round also if the sync panics, so that nobody sleeps for ever; the source fails the database then.
-        let mut ending = RoundEnd { group: self, succeeded: false };
+        let mut ending = RoundEnd { group: self, releases, succeeded: false, held: false };
         ending.succeeded = source.sync_through(through) == Ok(());
+        ending.held = ending.succeeded && source.durable() < through;
         drop(ending);
         lock(&self.state)
     }
@@ -123,7 +139,10 @@ impl GroupSync {
 
 struct RoundEnd<'a> {
     group: &'a GroupSync,
+    /// As it was when the round began: claims released since then are not held any more.
+    releases: u64,
     succeeded: bool,
+    held: bool,
 }
 
 impl Drop for RoundEnd<'_> {
@@ -133,6 +152,7 @@ impl Drop for RoundEnd<'_> {
             state.syncing = None;
             state.round += 1;
             state.syncs += u64::from(self.succeeded);
+            state.held = self.held && state.releases == self.releases;
             state.round
         };
         self.group.condvar(round - 1).notify_all();

@@ -63,12 +63,14 @@ pub trait Journal: Send + Sync {
     /// Makes every record that ends at or before `position` survive a power cut, older segments first (P7). The pipeline
     /// calls it for one position at a time, and only when all those records are copied.
     ///
+    /// A log that holds its claims after recovery (L4) returns `Ok` without raising [`durable`](Self::durable): everyone
+    /// who waits then sleeps until [`Pipeline::claims_released`](crate::Pipeline::claims_released).
+    ///
     /// # Errors
     /// Always uncertain: a failed sync is never retried (P8).
     fn sync_through(&self, position: Self::Position) -> Result<(), Self::Error>;
 
-    /// Everything that ends at or before it survives a power cut. Raised by a successful
-    /// [`sync_through`](Self::sync_through) to at least its position, and never falls.
+    /// Everything that ends at or before it survives a power cut, as far as is claimed. Never falls.
     fn durable(&self) -> Self::Position;
 
     /// Whether `error` left everything as it was, so that the write fails and the database does not (P8).

@@ -179,6 +179,11 @@ impl<J: Journal> Pipeline<J> {
         step(order.last.checked_add(1).unwrap_or(SeqNo::MAX))
     }
 
+    /// Looks at the log's tail under the reservation lock, to see what the background should prepare. `None` once closed.
+    pub fn with_tail<R>(&self, look: impl FnOnce(&J::Tail) -> R) -> Option<R> {
+        lock(&self.order).tail.as_ref().map(look)
+    }
+
     /// The sequence number that the next batch will begin with.
     pub fn next_seqno(&self) -> SeqNo {
         self.with_order(|next| next)
@@ -223,6 +228,11 @@ impl<J: Journal> Pipeline<J> {
             Err(CommitError::Failed(cause)) => Err(cause),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Says that the log has released its claims (L4): those who wait for a sync wait on for one that counts.
+    pub fn claims_released(&self) {
+        self.sync.claims_released();
     }
 
     /// Fails the database: every later write gets `cause`, unless an earlier one is kept already; returns the one kept.
