@@ -73,7 +73,8 @@ pub struct Collector<'a, F> {
     may_hold_older: F,
     /// The user key of the last entry; nothing before the first.
     key: Vec<u8>,
-    is_started: bool,
+    /// How many user keys there were.
+    keys: u64,
     /// The trailer of the last entry of this key.
     last: Trailer,
     /// The stripe in which a version of this key hides everything older; none yet if `None`.
@@ -96,7 +97,7 @@ impl<'a, F: FnMut(&[u8]) -> bool> Collector<'a, F> {
             snapshots,
             may_hold_older,
             key: Vec::new(),
-            is_started: false,
+            keys: 0,
             last: Trailer::seek(SeqNo::MAX),
             hiding: None,
             collected: Collected::default(),
@@ -106,15 +107,15 @@ impl<'a, F: FnMut(&[u8]) -> bool> Collector<'a, F> {
     /// Decides the next entry. Costs a key comparison, and a search among the snapshots if there are any.
     #[inline]
     pub fn visit(&mut self, user_key: &[u8], trailer: Trailer) -> Verdict {
-        if self.is_started && *self.key == *user_key {
+        if self.keys > 0 && *self.key == *user_key {
             if trailer == self.last {
                 self.collected.duplicates += 1;
                 return Verdict::Drop(Cause::Duplicate);
             }
             debug_assert!(trailer < self.last, "C2: {trailer} of a key came after {}", self.last);
         } else {
-            debug_assert!(!self.is_started || *self.key < *user_key, "C2: keys ascend");
-            self.is_started = true;
+            debug_assert!(self.keys == 0 || *self.key < *user_key, "C2: keys ascend");
+            self.keys += 1;
             self.key.clear();
             self.key.extend_from_slice(user_key);
             self.hiding = None;
@@ -158,6 +159,18 @@ impl<'a, F: FnMut(&[u8]) -> bool> Collector<'a, F> {
             return false;
         }
         (self.may_hold_older)(&self.key)
+    }
+
+    /// The user key of the last entry decided; empty before the first.
+    #[inline]
+    pub fn user_key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// How many user keys were seen: changes exactly when [`user_key`](Self::user_key) does.
+    #[inline]
+    pub fn key_number(&self) -> u64 {
+        self.keys
     }
 
     /// What was decided so far.
