@@ -179,10 +179,13 @@ impl Layout {
         block.get(self.prefix..self.prefix + self.prefix_bytes).unwrap_or(&[])
     }
 
-    /// Whether a key with this rest after the prefix has all of its tails equally long: then `Some(width)`.
     #[inline(always)]
-    pub(crate) fn fixed_tail(&self) -> Option<usize> {
-        (self.tail_width != NO_WIDTH && !self.has(flags::SHORT_KEYS)).then_some(self.tail_width as usize)
+    pub(crate) fn prefix_bytes(&self) -> usize {
+        self.prefix_bytes
+    }
+
+    pub(crate) fn tails_bytes(&self) -> usize {
+        self.tails_bytes
     }
 
     #[inline(always)]

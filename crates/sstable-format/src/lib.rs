@@ -4,6 +4,7 @@
 
 mod block;
 pub mod block_cache;
+pub mod cursor;
 pub mod error;
 mod filter;
 pub mod footer;
@@ -11,12 +12,18 @@ mod frame;
 mod index;
 mod large;
 pub mod options;
+mod pinned;
 pub mod properties;
+pub mod reader;
+pub mod table_cache;
 pub mod writer;
 
 pub use block_cache::{BlockCache, CachedBlock};
+pub use cursor::TableCursor;
 pub use error::{Corruption, TableError, Unsupported, WriteError, WrongTable};
 pub use footer::{FORMAT_VERSION, TableHeader};
 pub use options::{Access, Compression, Expected, ReadOptions, TableIdentity, TableOptions, TableSummary};
 pub use properties::Properties;
+pub use reader::{FileNumber, Found, TableReader, ValueRef, identify, read_header};
+pub use table_cache::{TableCache, TableSlot};
 pub use writer::{PendingTable, TableWriter};
