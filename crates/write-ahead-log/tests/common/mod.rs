@@ -1,0 +1,154 @@
+//! A log with the little of a database around it that its protocol needs: who holds the manifest's floor and claim.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use file_system::{Environment, Randomness};
+use internal_key::{SegmentId, SeqNo};
+use write_ahead_log::{
+    Log, LogError, LogOptions, LogPosition, LogTail, Payload, RecordKind, ReplayError, ReplayOptions, ReplayReport,
+    ReserveError, SegmentName, replay,
+};
+
+pub const DATABASE: u128 = 0xdb00_0000_0000_0000_0000_0000_0000_0001;
+
+/// Salts that can be read in a golden script.
+#[derive(Debug, Default)]
+pub struct CountingRandomness(AtomicU64);
+
+impl Randomness for CountingRandomness {
+    fn next_u64(&self) -> u64 {
+        0x5a17_0000_0000_0001 + self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What the manifest would remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    pub floor: SegmentName,
+    pub claim: LogPosition,
+    pub next_id: SegmentId,
+}
+
+/// One record as a test sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub seqno: u64,
+    pub kind: RecordKind,
+    pub payload: Vec<u8>,
+}
+
+pub fn seqno(number: u64) -> SeqNo {
+    SeqNo::new(number).unwrap()
+}
+
+/// A payload that tells its sequence number.
+pub fn payload_of(seqno: u64, len: usize) -> Vec<u8> {
+    seqno.to_le_bytes().iter().copied().cycle().take(len).map(|byte| byte ^ 0xA5).collect()
+}
+
+/// An open log, and the test's idea of what was written to it.
+pub struct Open {
+    pub log: Log,
+    pub tail: LogTail,
+    pub next_seqno: u64,
+}
+
+pub fn create(environment: &Environment, dir: &Path, options: LogOptions) -> Result<(Open, Remembered), LogError> {
+    let (log, tail) = Log::create(environment, dir, DATABASE, options, SegmentId(1))?;
+    let floor = log.first_segment();
+    let remembered = Remembered { floor, claim: LogPosition::default(), next_id: SegmentId(2) };
+    Ok((Open { log, tail, next_seqno: 1 }, remembered))
+}
+
+impl Open {
+    /// Reserves, accepts and appends one record; prepares a segment when there is none.
+    pub fn append(&mut self, kind: RecordKind, bytes: &[u8]) -> Result<LogPosition, LogError> {
+        let payload = Payload::new(kind, bytes);
+        let reservation = loop {
+            match self.log.reserve(&self.tail, bytes.len(), seqno(self.next_seqno)) {
+                Ok(reservation) => break reservation,
+                Err(ReserveError::NoSegmentReady) => self.log.prepare_segment()?,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        self.tail.accept(&reservation);
+        self.next_seqno += 1;
+        self.log.append(&reservation, &payload)?;
+        Ok(reservation.end())
+    }
+
+    pub fn append_batch(&mut self, len: usize) -> Result<LogPosition, LogError> {
+        let bytes = payload_of(self.next_seqno, len);
+        self.append(RecordKind::Batch, &bytes)
+    }
+}
+
+/// Replays, collecting the records.
+pub fn replay_all(
+    environment: &Environment,
+    dir: &Path,
+    remembered: &Remembered,
+    salvage: bool,
+) -> (Vec<Seen>, Result<ReplayReport, ReplayError>) {
+    let mut seen = Vec::new();
+    let Remembered { floor, claim, .. } = *remembered;
+    let report = replay(environment, dir, DATABASE, floor, claim, ReplayOptions { salvage }, |record| {
+        let payload = record.payload.to_vec();
+        seen.push(Seen { seqno: record.first_seqno.get(), kind: record.kind, payload });
+        Ok(())
+    });
+    (seen, report)
+}
+
+/// Replays and resumes.
+pub fn reopen(
+    environment: &Environment,
+    dir: &Path,
+    remembered: &Remembered,
+    options: LogOptions,
+) -> (Vec<Seen>, Result<Open, String>) {
+    let (seen, report) = replay_all(environment, dir, remembered, false);
+    let next_seqno = seen.last().map_or(1, |last| last.seqno + 1);
+    let open = report.map_err(|error| error.to_string()).and_then(|report| {
+        Log::resume(environment, dir, DATABASE, options, &report, remembered.next_id, seqno(next_seqno))
+            .map(|(log, tail)| Open { log, tail, next_seqno })
+            .map_err(|error| error.to_string())
+    });
+    (seen, open)
+}
+
+/// Stores over a closed segment: damage.
+pub fn overwrite(environment: &Environment, path: &Path, offset: u64, bytes: &[u8]) {
+    let file = environment.files.open_log(path, file_system::LogFileWay::Written).unwrap();
+    file.store(offset, bytes).unwrap();
+}
+
+pub fn read_file(environment: &Environment, path: &Path) -> Vec<u8> {
+    environment.files.read(path, 1 << 31).unwrap()
+}
+
+/// The directory's entries, as text.
+pub fn listing(environment: &Environment, dir: &Path) -> String {
+    let entries = environment.files.read_dir(dir).unwrap();
+    entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// A real directory, with salts that count.
+pub struct RealDirectory {
+    pub environment: Environment,
+    pub dir: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+impl RealDirectory {
+    pub fn new() -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut environment = Environment::real();
+        environment.randomness = Arc::new(CountingRandomness::default());
+        Self { environment, dir: temporary.path().join("log"), _temporary: temporary }
+    }
+}
