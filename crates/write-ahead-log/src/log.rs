@@ -561,6 +561,7 @@ impl Log {
         // No segment is being made meanwhile: its temporary name would look abandoned.
         let _nothing_in_the_making = lock(&self.shared.preparing);
         let maker = &self.shared.maker;
+        // The oldest live one comes first.
         let known: Vec<SegmentId> = {
             let state = lock(&self.shared.state);
             let live = state.live.iter().map(|live| live.segment.name.id);
@@ -586,7 +587,8 @@ impl Log {
                 if let Ok(header) = read_segment_header(&*file)?
                     && header.database_id == maker.database_id
                 {
-                    unnamed.push((path, Some(file.len())));
+                    // Recycled files have ids before the floor, where no scan for later records looks (L3).
+                    unnamed.push((path, (id < known[0]).then_some(file.len())));
                 }
             }
         }

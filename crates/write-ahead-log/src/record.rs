@@ -263,3 +263,100 @@ pub(crate) fn decode_seal(payload: &[u8]) -> Option<SegmentName> {
 fn fits_u32(number: u64) -> u32 {
     u32::try_from(number).expect("L1: offsets and segment distances fit 32 bits")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAME: SegmentName = SegmentName { id: SegmentId(9), salt: 0x1122_3344_5566_7788 };
+    const BYTES: u64 = 1 << 20;
+
+    fn header() -> impl Strategy<Value = RecordHeader> {
+        let ranges =
+            (8_u64..100_000, 0_usize..8, 0..=SeqNo::MAX.get(), 0_u64..10, any::<u64>(), 0_u32..1000, any::<u32>());
+        ranges.prop_map(|(eighth, kind, seqno, segment, claim, payload_len, payload_crc)| {
+            let position = LogPosition::new(NAME.id, eighth * 8);
+            let offset = if segment == 9 { claim % (position.offset + 1) } else { claim % (1 << 31) };
+            let claim = LogPosition::new(SegmentId(segment), offset);
+            let first_seqno = SeqNo::new(seqno).unwrap();
+            RecordHeader { position, kind: RecordKind::ALL[kind], first_seqno, claim, payload_len, payload_crc }
+        })
+    }
+
+    proptest! {
+        /// L2: what was encoded comes back, at its own place in its own segment and nowhere else.
+        #[test]
+        fn a_header_comes_back_only_where_it_was_written(header in header(), elsewhere in 0_u64..1000, salt in any::<u64>()) {
+            let bytes = header.encode(NAME.salt);
+            let at = header.position.offset;
+            prop_assert_eq!(RecordHeader::decode(&bytes, NAME, at, BYTES), Ok(Some(header)));
+            prop_assert_eq!(RecordHeader::decode(&bytes, NAME, at + 8 + elsewhere, BYTES), Ok(None));
+            let recycled = SegmentName { salt, ..NAME };
+            prop_assume!(salt != NAME.salt);
+            prop_assert_eq!(RecordHeader::decode(&bytes, recycled, at, BYTES), Ok(None));
+        }
+
+        /// L2: one changed bit is noticed.
+        #[test]
+        fn a_flipped_bit_is_no_header(header in header(), bit in 0..RECORD_HEADER_BYTES * 8) {
+            let mut bytes = header.encode(NAME.salt);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(RecordHeader::decode(&bytes, NAME, header.position.offset, BYTES), Ok(None));
+        }
+
+        /// L2: arbitrary bytes never panic, also not with the right salt, place and checksum; and what is accepted fits
+        /// the segment with a seal behind it (L4).
+        #[test]
+        fn what_is_accepted_is_possible(bytes in proptest::array::uniform32(any::<u8>()), mended in any::<bool>()) {
+            let mut all = [0; RECORD_HEADER_BYTES];
+            all[4..36].copy_from_slice(&bytes);
+            if mended {
+                all[8..16].copy_from_slice(&NAME.salt.to_le_bytes());
+                all[16..20].copy_from_slice(&640_u32.to_le_bytes());
+                let crc = crc32fast::hash(&all[4..]);
+                all[..4].copy_from_slice(&crc.to_le_bytes());
+            }
+            for segment_bytes in [0, 640, 4096, 1 << 31] {
+                if let Ok(Some(header)) = RecordHeader::decode(&all, NAME, 640, segment_bytes) {
+                    let room = if header.kind == RecordKind::Seal { 0 } else { u64::from(SEAL_BYTES) };
+                    prop_assert!(header.end().offset + room <= segment_bytes);
+                    prop_assert!(header.claim <= header.position);
+                }
+            }
+            for len in 0..RECORD_HEADER_BYTES {
+                prop_assert_eq!(RecordHeader::decode(&all[..len], NAME, 640, 4096), Ok(None));
+            }
+        }
+    }
+
+    /// L2: an unknown kind is an error, never skipped, when all else holds.
+    #[test]
+    fn an_unknown_kind_is_an_error() {
+        let position = LogPosition::new(NAME.id, 64);
+        let header = RecordHeader {
+            position,
+            kind: RecordKind::Batch,
+            first_seqno: SeqNo::ZERO,
+            claim: position,
+            payload_len: 0,
+            payload_crc: 0,
+        };
+        for kind in [0_u8, 9, 255] {
+            let mut bytes = header.encode(NAME.salt);
+            bytes[24] = kind;
+            let crc = crc32fast::hash(&bytes[4..]);
+            bytes[..4].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(RecordHeader::decode(&bytes, NAME, 64, BYTES), Err(UnknownRecordKind { found: kind }));
+        }
+    }
+
+    /// L2: a seal names id and salt.
+    #[test]
+    fn a_seal_comes_back() {
+        assert_eq!(decode_seal(&encode_seal(NAME)), Some(NAME));
+        assert_eq!(decode_seal(&encode_seal(NAME)[..15]), None);
+        assert_eq!(decode_seal(&[0; 17]), None);
+    }
+}

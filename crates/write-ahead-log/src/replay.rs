@@ -421,7 +421,7 @@ where
         if found != header.payload_crc {
             return Ok(Step::Bad(RecordFault::Payload { expected: header.payload_crc, found }));
         }
-        let RecordHeader { position, kind, first_seqno, .. } = header;
+        let RecordHeader { position, kind, first_seqno, claim, .. } = header;
         let end = header.end();
         if first_seqno < self.seqno_min {
             let (expected, found) = (self.seqno_min, first_seqno);
@@ -445,6 +445,8 @@ where
         };
         self.report.closed_cleanly = kind == RecordKind::End;
         self.last_record_end = end;
+        // It lies before the record, so that it decides nothing here; but it is known to be durable.
+        self.report.last_claim = self.report.last_claim.max(claim);
         if let Some(segment) = self.report.segments.last_mut() {
             segment.first_seqno.get_or_insert(first_seqno);
         }

@@ -92,7 +92,8 @@ impl Log {
                 LiveSegment { segment, first_seqno: replayed.first_seqno.unwrap_or(next_seqno) }
             })
             .collect();
-        let oldest = live.front().map_or(start, |live| LogPosition::new(live.segment.name.id, 0));
+        let oldest =
+            live.front().map_or(start, |live| LogPosition::new(live.segment.name.id, SEGMENT_HEADER_BYTES as u64));
         live.push_back(LiveSegment { segment: Arc::new(successor), first_seqno: next_seqno });
         // Distances are counted from the oldest segment; a claim before it says no more than its start does.
         let durable = DurableClaim::new(oldest);

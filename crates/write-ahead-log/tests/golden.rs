@@ -12,10 +12,16 @@ use write_ahead_log::{
     Inspection, Log, LogOptions, LogPin, Payload, RecordKind, ReserveError, SegmentName, segment_file_name,
 };
 
-/// L3, L4, L5: the stories in `tests/golden`.
+/// L1, L3, L4, L5: the stories in `tests/golden`, stored through a map.
 #[test]
 fn golden_scripts() {
-    test_support::run_scripts("tests/golden", LogFixture::new);
+    test_support::run_scripts("tests/golden", || LogFixture::new(LogFileWay::Mapped));
+}
+
+/// L1: the same stories, stored by calls, leave the same bytes.
+#[test]
+fn golden_scripts_written() {
+    test_support::run_scripts("tests/golden", || LogFixture::new(LogFileWay::Written));
 }
 
 struct LogFixture {
@@ -27,8 +33,8 @@ struct LogFixture {
 }
 
 impl LogFixture {
-    fn new() -> Self {
-        let options = LogOptions { segment_bytes: 4096, way: LogFileWay::Mapped, populate_bytes: 4096, recycled_max: 1 };
+    fn new(way: LogFileWay) -> Self {
+        let options = LogOptions { segment_bytes: 4096, way, populate_bytes: 4096, recycled_max: 1 };
         Self { place: RealDirectory::new(), options, open: None, remembered: None, pin: None }
     }
 
@@ -78,12 +84,9 @@ impl LogFixture {
 impl Fixture for LogFixture {
     fn run(&mut self, command: &Command) -> String {
         match command.name() {
-            // create [segment=BYTES] [way=written]
+            // create [segment=BYTES]
             "create" => {
                 self.options.segment_bytes = command.option_or("segment", 4096);
-                if command.option("way") == Some("written") {
-                    self.options.way = LogFileWay::Written;
-                }
                 match create(&self.place.environment, &self.place.dir, self.options) {
                     Ok((open, remembered)) => {
                         self.open = Some(open);
@@ -243,8 +246,7 @@ impl Fixture for LogFixture {
             "copy" => {
                 let bytes = read_file(&self.place.environment, &self.path(command, 0));
                 let files = &self.place.environment.files;
-                let file =
-                    files.create_log(&self.path(command, 1), bytes.len() as u64, LogFileWay::Written).unwrap();
+                let file = files.create_log(&self.path(command, 1), bytes.len() as u64, LogFileWay::Written).unwrap();
                 file.store(0, &bytes).unwrap();
                 String::new()
             }
@@ -261,11 +263,12 @@ impl Fixture for LogFixture {
                 overwrite(&self.place.environment, &self.path(command, 0), from, &vec![0; (to - from) as usize]);
                 String::new()
             }
-            // forge FILE OFFSET KIND: the record there gets another kind, its checksum made right.
+            // forge FILE OFFSET [kind=N] [seqno=N]: another record header, its checksum made right.
             "forge" => {
                 let (path, offset) = (self.path(command, 0), command.parse::<usize>(1));
                 let mut header = read_file(&self.place.environment, &path)[offset..offset + 40].to_vec();
-                header[24] = command.parse(2);
+                header[24] = command.option_or("kind", header[24]);
+                header[25] = command.option_or("seqno", header[25]);
                 let crc = crc32fast::hash(&header[4..]);
                 header[..4].copy_from_slice(&crc.to_le_bytes());
                 overwrite(&self.place.environment, &path, offset as u64, &header);

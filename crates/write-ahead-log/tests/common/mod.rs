@@ -13,11 +13,11 @@ use write_ahead_log::{
     ReserveError, SegmentName, replay,
 };
 
-pub const DATABASE: u128 = 0xdb00_0000_0000_0000_0000_0000_0000_0001;
+pub(crate) const DATABASE: u128 = 0xdb00_0000_0000_0000_0000_0000_0000_0001;
 
 /// Salts that can be read in a golden script.
 #[derive(Debug, Default)]
-pub struct CountingRandomness(AtomicU64);
+pub(crate) struct CountingRandomness(AtomicU64);
 
 impl Randomness for CountingRandomness {
     fn next_u64(&self) -> u64 {
@@ -27,37 +27,41 @@ impl Randomness for CountingRandomness {
 
 /// What the manifest would remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remembered {
-    pub floor: SegmentName,
-    pub claim: LogPosition,
-    pub next_id: SegmentId,
+pub(crate) struct Remembered {
+    pub(crate) floor: SegmentName,
+    pub(crate) claim: LogPosition,
+    pub(crate) next_id: SegmentId,
 }
 
 /// One record as a test sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub seqno: u64,
-    pub kind: RecordKind,
-    pub payload: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) seqno: u64,
+    pub(crate) kind: RecordKind,
+    pub(crate) payload: Vec<u8>,
 }
 
-pub fn seqno(number: u64) -> SeqNo {
+pub(crate) fn seqno(number: u64) -> SeqNo {
     SeqNo::new(number).unwrap()
 }
 
 /// A payload that tells its sequence number.
-pub fn payload_of(seqno: u64, len: usize) -> Vec<u8> {
+pub(crate) fn payload_of(seqno: u64, len: usize) -> Vec<u8> {
     seqno.to_le_bytes().iter().copied().cycle().take(len).map(|byte| byte ^ 0xA5).collect()
 }
 
 /// An open log, and the test's idea of what was written to it.
-pub struct Open {
-    pub log: Log,
-    pub tail: LogTail,
-    pub next_seqno: u64,
+pub(crate) struct Open {
+    pub(crate) log: Log,
+    pub(crate) tail: LogTail,
+    pub(crate) next_seqno: u64,
 }
 
-pub fn create(environment: &Environment, dir: &Path, options: LogOptions) -> Result<(Open, Remembered), LogError> {
+pub(crate) fn create(
+    environment: &Environment,
+    dir: &Path,
+    options: LogOptions,
+) -> Result<(Open, Remembered), LogError> {
     let (log, tail) = Log::create(environment, dir, DATABASE, options, SegmentId(1))?;
     let floor = log.first_segment();
     let remembered = Remembered { floor, claim: LogPosition::default(), next_id: SegmentId(2) };
@@ -66,7 +70,7 @@ pub fn create(environment: &Environment, dir: &Path, options: LogOptions) -> Res
 
 impl Open {
     /// Reserves, accepts and appends one record; prepares a segment when there is none.
-    pub fn append(&mut self, kind: RecordKind, bytes: &[u8]) -> Result<LogPosition, LogError> {
+    pub(crate) fn append(&mut self, kind: RecordKind, bytes: &[u8]) -> Result<LogPosition, LogError> {
         let payload = Payload::new(kind, bytes);
         let reservation = loop {
             match self.log.reserve(&self.tail, bytes.len(), seqno(self.next_seqno)) {
@@ -81,14 +85,14 @@ impl Open {
         Ok(reservation.end())
     }
 
-    pub fn append_batch(&mut self, len: usize) -> Result<LogPosition, LogError> {
+    pub(crate) fn append_batch(&mut self, len: usize) -> Result<LogPosition, LogError> {
         let bytes = payload_of(self.next_seqno, len);
         self.append(RecordKind::Batch, &bytes)
     }
 }
 
 /// Replays, collecting the records.
-pub fn replay_all(
+pub(crate) fn replay_all(
     environment: &Environment,
     dir: &Path,
     remembered: &Remembered,
@@ -105,7 +109,7 @@ pub fn replay_all(
 }
 
 /// Replays and resumes.
-pub fn reopen(
+pub(crate) fn reopen(
     environment: &Environment,
     dir: &Path,
     remembered: &Remembered,
@@ -122,30 +126,30 @@ pub fn reopen(
 }
 
 /// Stores over a closed segment: damage.
-pub fn overwrite(environment: &Environment, path: &Path, offset: u64, bytes: &[u8]) {
+pub(crate) fn overwrite(environment: &Environment, path: &Path, offset: u64, bytes: &[u8]) {
     let file = environment.files.open_log(path, file_system::LogFileWay::Written).unwrap();
     file.store(offset, bytes).unwrap();
 }
 
-pub fn read_file(environment: &Environment, path: &Path) -> Vec<u8> {
+pub(crate) fn read_file(environment: &Environment, path: &Path) -> Vec<u8> {
     environment.files.read(path, 1 << 31).unwrap()
 }
 
 /// The directory's entries, as text.
-pub fn listing(environment: &Environment, dir: &Path) -> String {
+pub(crate) fn listing(environment: &Environment, dir: &Path) -> String {
     let entries = environment.files.read_dir(dir).unwrap();
     entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 /// A real directory, with salts that count.
-pub struct RealDirectory {
-    pub environment: Environment,
-    pub dir: PathBuf,
+pub(crate) struct RealDirectory {
+    pub(crate) environment: Environment,
+    pub(crate) dir: PathBuf,
     _temporary: tempfile::TempDir,
 }
 
 impl RealDirectory {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let mut environment = Environment::real();
         environment.randomness = Arc::new(CountingRandomness::default());

@@ -1,0 +1,122 @@
+//! Writing from many threads, and what happens when files fail.
+#![cfg(not(loom))]
+
+mod common;
+
+use std::sync::Mutex;
+
+use common::{RealDirectory, create, payload_of, replay_all, seqno};
+use file_system::LogFileWay;
+use write_ahead_log::{LogOptions, Payload, RecordKind, ReserveError};
+
+fn options(way: LogFileWay) -> LogOptions {
+    LogOptions { segment_bytes: 64 << 10, way, populate_bytes: 16 << 10, recycled_max: 2 }
+}
+
+/// P1, P7: threads reserve one by one and append in any order; a sync between covers all that was appended before it.
+#[test]
+fn threads_append_at_once() {
+    const THREADS: u64 = 4;
+    const EACH: u64 = 500;
+    for way in [LogFileWay::Mapped, LogFileWay::Written] {
+        let place = RealDirectory::new();
+        let (open, remembered) = create(&place.environment, &place.dir, options(way)).unwrap();
+        let log = &open.log;
+        let reservations = Mutex::new((open.tail, 1_u64));
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let reservations = &reservations;
+                scope.spawn(move || {
+                    for each in 0..EACH {
+                        let len = (thread * 37 + each * 13) as usize % 400;
+                        loop {
+                            let mut guard = reservations.lock().unwrap();
+                            let (tail, next) = &mut *guard;
+                            match log.reserve(tail, len, seqno(*next)) {
+                                Ok(reservation) => {
+                                    tail.accept(&reservation);
+                                    let bytes = payload_of(*next, len);
+                                    *next += 1;
+                                    drop(guard);
+                                    log.append(&reservation, &Payload::new(RecordKind::Batch, &bytes)).unwrap();
+                                    break;
+                                }
+                                Err(ReserveError::NoSegmentReady) => {
+                                    drop(guard);
+                                    log.prepare_segment().unwrap();
+                                }
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let (tail, next) = reservations.into_inner().unwrap();
+        let end = tail.next_end();
+        assert!(end.segment.get() > 3, "the log moved on");
+        log.sync_through(end).unwrap();
+        assert_eq!(log.durable(), end, "P7");
+        let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+        assert_eq!(report.unwrap().end, end);
+        assert_eq!(seen.len() as u64, next - 1);
+        for (record, number) in seen.iter().zip(1..) {
+            assert_eq!((record.seqno, &record.payload), (number, &payload_of(number, record.payload.len())));
+        }
+    }
+}
+
+/// P1: a reservation that is not accepted changes nothing, and one that is cannot be accepted twice.
+#[test]
+#[should_panic(expected = "P1: reservations are accepted in order")]
+fn a_reservation_is_accepted_once() {
+    let place = RealDirectory::new();
+    let (mut open, _) = create(&place.environment, &place.dir, options(LogFileWay::Mapped)).unwrap();
+    let first = open.log.reserve(&open.tail, 10, seqno(1)).unwrap();
+    let again = open.log.reserve(&open.tail, 10, seqno(1)).unwrap();
+    assert_eq!(first.start(), again.start());
+    open.tail.accept(&again);
+    open.tail.accept(&first);
+}
+
+/// P1: sequence numbers ascend.
+#[test]
+#[should_panic(expected = "P1")]
+fn a_sequence_number_never_goes_back() {
+    let place = RealDirectory::new();
+    let (mut open, _) = create(&place.environment, &place.dir, options(LogFileWay::Mapped)).unwrap();
+    open.append_batch(10).unwrap();
+    let _ = open.log.reserve(&open.tail, 10, seqno(1));
+}
+
+/// L5: the floor is the newest segment behind which nothing unflushed lies.
+#[test]
+fn the_floor_follows_what_is_flushed() {
+    let place = RealDirectory::new();
+    let small = LogOptions { segment_bytes: 4096, ..options(LogFileWay::Mapped) };
+    let (mut open, _) = create(&place.environment, &place.dir, small).unwrap();
+    let mut starts = Vec::new();
+    for number in 1..=12 {
+        let end = open.append_batch(1000).unwrap();
+        starts.push((number, end.segment));
+    }
+    for (number, segment) in starts {
+        assert_eq!(open.log.floor_for(seqno(number)).id, segment, "#{number} must stay");
+    }
+    assert_eq!(open.log.floor_for(seqno(13)).id, open.tail.next_end().segment);
+    assert_eq!(open.log.total_bytes(), 4 * 4096);
+}
+
+/// L1: the window of populated pages runs ahead of the end.
+#[test]
+fn populating_stays_ahead() {
+    let place = RealDirectory::new();
+    let (mut open, _) = create(&place.environment, &place.dir, options(LogFileWay::Mapped)).unwrap();
+    for _ in 0..100 {
+        if open.tail.wants_populate() {
+            open.log.populate_ahead(open.tail.next_end());
+        }
+        assert!(!open.tail.wants_populate());
+        open.append_batch(400).unwrap();
+    }
+}
