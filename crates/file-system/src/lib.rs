@@ -10,12 +10,16 @@ pub mod error;
 pub mod mapped;
 pub mod real;
 pub mod replace;
+pub mod simulated;
 pub mod traits;
 
 pub use error::{FileError, FileOperation};
 pub use mapped::MappedBytes;
 pub use real::{RealFileSystem, SystemClock, SystemRandomness};
 pub use replace::{ReplaceError, replace_file};
+pub use simulated::{
+    Crash, Fault, FaultEffect, FaultId, SimulatedClock, SimulatedFileSystem, SimulatedRandomness, Simulation,
+};
 pub use traits::{
     Clock, DirectoryEntry, DirectoryLock, Environment, FileSystem, LOCK_INFO_NAME, LOCK_NAME, LogFile, LogFileWay,
     Randomness, ReadFile, TEMPORARY_PREFIX, TemporaryFile,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use file_system::{
-    DirectoryEntry, FileOperation, FileSystem, LOCK_INFO_NAME, LOCK_NAME, LogFileWay, RealFileSystem, TEMPORARY_PREFIX,
+    DirectoryEntry, FileOperation, FileSystem, LOCK_INFO_NAME, LOCK_NAME, LogFileWay, RealFileSystem,
+    SimulatedFileSystem, TEMPORARY_PREFIX,
 };
 
 /// A file system and an empty directory in it.
@@ -20,6 +21,12 @@ impl World {
     fn real() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { files: Arc::new(RealFileSystem::new()), root: dir.path().to_owned(), _cleanup: Some(dir) }
+    }
+
+    fn simulated() -> Self {
+        let files = SimulatedFileSystem::new(1);
+        files.create_dir(Path::new("/root")).unwrap();
+        Self { files, root: "/root".into(), _cleanup: None }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -47,6 +54,10 @@ macro_rules! over_both {
 
         mod real {
             $($(#[$attribute])* #[test] fn $name() { super::$name(super::World::real()); })*
+        }
+
+        mod simulated {
+            $($(#[$attribute])* #[test] fn $name() { super::$name(super::World::simulated()); })*
         }
     };
 }
@@ -347,6 +358,13 @@ fn store_outside(world: &World) {
 #[should_panic(expected = "L1: a store of 2 bytes at 99 leaves")]
 fn a_real_store_outside_the_segment_panics() {
     store_outside(&World::real());
+}
+
+/// L1: here too.
+#[test]
+#[should_panic(expected = "L1: a store of 2 bytes at 99 leaves")]
+fn a_simulated_store_outside_the_segment_panics() {
+    store_outside(&World::simulated());
 }
 
 /// L1: neither does one whose end overflows.
