@@ -210,6 +210,11 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Time since the Unix epoch; may jump.
     fn unix_time(&self) -> Duration;
+
+    /// Lets this thread wait for at least `duration`.
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
 }
 
 /// Random numbers: salts and identifiers, not secrets.

@@ -1,1 +1,61 @@
 //! An ordered, multi-version, embedded key-value engine: databases, keyspaces, batches, snapshots.
+//!
+//! This crate wires the layers below it and documents what they add up to; the algorithms are theirs.
+//!
+//! ```
+//! use lsm_facade::{Database, Durability};
+//!
+//! # fn main() -> lsm_facade::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let database = Database::open(dir.path())?;
+//! let fruit = database.keyspace("fruit")?;
+//! fruit.insert("apple", "red")?;
+//! fruit.insert("banana", "yellow")?;
+//!
+//! // Batches are atomic, across keyspaces, and this one also survives a power cut.
+//! let stock = database.keyspace("stock")?;
+//! let mut batch = database.batch().with_durability(Durability::Synced);
+//! batch.remove(&fruit, "apple")?;
+//! batch.insert(&stock, "banana", "12")?;
+//! database.write(&batch)?;
+//!
+//! // Reads are in order, both ways, on a consistent state.
+//! let names: Vec<_> = fruit.iter().map(|row| row.map(|(key, _)| key)).collect::<Result<_, _>>()?;
+//! assert_eq!(names, [b"banana"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reading order: [`Database`], [`Keyspace`], [`WriteBatch`], [`Snapshot`], [`Iter`] and [`RangeCursor`], [`Error`].
+//! Inside: `core` (what is shared), `open`, `write`, `read`, `iterator`, `jobs`.
+
+mod batch;
+pub mod batch_format;
+mod core;
+mod database;
+mod error;
+mod iterator;
+mod jobs;
+mod keyspace;
+mod open;
+mod options;
+mod read;
+mod slice;
+mod snapshot;
+mod source;
+mod stats;
+mod write;
+
+pub use compaction::Strategy;
+pub use file_system::{Environment, LogFileWay};
+pub use sstable_format::{Access, Compression};
+
+pub use batch::WriteBatch;
+pub use database::Database;
+pub use error::{Error, Result};
+pub use iterator::{Iter, RangeCursor};
+pub use keyspace::Keyspace;
+pub use options::{DatabaseBuilder, Durability, KeyspaceOptions};
+pub use slice::Slice;
+pub use snapshot::Snapshot;
+pub use stats::{Health, KeyspaceStats, LevelStats, Stats};

@@ -1,0 +1,475 @@
+//! What the handles, the jobs and the cursors of one open database share.
+//!
+//! - **R2** Each keyspace has one super version at a time, in its [`History`].
+//! - **R5** A table's file is deleted when its last holder has dropped it and the durable manifest does not name it.
+//! - **P8** What is certain is returned and can be tried again; what is not fails the database until it is reopened.
+//!
+//! Locks, in the order in which they may be taken: `keyspaces` → the pipeline's reservation lock → a history's compose
+//! lock. `jobs` is taken alone, or before `keyspaces`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+
+use commit_pipeline::Pipeline;
+use compaction::{Scheduler, Throttle};
+use crossbeam_epoch::Guard;
+use file_system::{DirectoryLock, Environment, FileSystem};
+use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
+use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestStore, TableEntry};
+use skiplist_memtable::{Memtable, MemtableOptions};
+use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader, TableSlot};
+use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
+use write_ahead_log::{Log, LogPosition};
+
+use crate::jobs::Jobs;
+use crate::options::{DatabaseOptions, KeyspaceOptions};
+use crate::stats::Counters;
+use crate::{Error, Result};
+
+pub(crate) type SuperVersion = version_history::SuperVersion<Memtable, TableSlot>;
+pub(crate) type Table = version_history::Table<TableSlot>;
+pub(crate) type SealedPart = Sealed<Memtable, TableSlot>;
+
+/// Takes a lock whose holders never leave its data half changed, so that a panic elsewhere does not spread.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `KeyspaceShared::pace` while writes go on at full speed.
+pub(crate) const PACE_FREE: u64 = 0;
+/// `KeyspaceShared::pace` while writers wait for room.
+pub(crate) const PACE_WAIT: u64 = u64::MAX;
+/// `KeyspaceShared::unfinished_operation` while there is none.
+const NO_OPERATION: u64 = u64::MAX;
+
+/// One keyspace, as its handles and the jobs see it.
+pub(crate) struct KeyspaceShared {
+    pub(crate) id: KeyspaceId,
+    /// Which open database it belongs to: handles of one must not be used with another.
+    pub(crate) instance: u64,
+    pub(crate) name: String,
+    pub(crate) options: KeyspaceOptions,
+    pub(crate) history: History<Memtable, TableSlot>,
+    /// Made ahead by whoever sealed last, so that sealing allocates nothing under the reservation lock.
+    spare: Mutex<Option<Arc<Memtable>>>,
+    /// Sequence number of a clear or drop that is logged while its manifest edit is not durable yet: the log floor must
+    /// not pass it. Written under the reservation lock (set) or after the edit (reset).
+    unfinished_operation: AtomicU64,
+    /// Set under the reservation lock by a drop. Relaxed everywhere: the lock orders it for writers, and a reader that
+    /// sees it late reads as if it had come a little earlier.
+    pub(crate) dropped: AtomicBool,
+    /// `PACE_FREE`, `PACE_WAIT`, or a delay in nanoseconds per KiB written (P10). Relaxed: advice, corrected at the next
+    /// change of the super version.
+    pub(crate) pace: AtomicU64,
+    /// Gathers delays too short to sleep.
+    pub(crate) throttle: Throttle,
+    /// A flush was asked for, whatever the size. Relaxed: the request is followed by a lock (`jobs`).
+    pub(crate) flush_requested: AtomicBool,
+}
+
+impl KeyspaceShared {
+    pub(crate) fn new(
+        id: KeyspaceId,
+        name: String,
+        options: KeyspaceOptions,
+        first: SuperVersion,
+        core: &Parts,
+    ) -> Self {
+        Self {
+            id,
+            instance: core.instance,
+            name,
+            options,
+            history: History::new(first, Arc::clone(&core.retired)),
+            spare: Mutex::new(None),
+            unfinished_operation: AtomicU64::new(NO_OPERATION),
+            dropped: AtomicBool::new(false),
+            pace: AtomicU64::new(PACE_FREE),
+            throttle: Throttle::default(),
+            flush_requested: AtomicBool::new(false),
+        }
+    }
+
+    /// A new, empty memtable of this keyspace's size. It allocates its arena when the first entry comes.
+    pub(crate) fn new_memtable(&self) -> Arc<Memtable> {
+        Arc::new(Memtable::new(&memtable_options(&self.options)))
+    }
+
+    /// The memtable made ahead, or a new one. Called under the reservation lock.
+    pub(crate) fn take_spare(&self) -> Arc<Memtable> {
+        lock(&self.spare).take().unwrap_or_else(|| self.new_memtable())
+    }
+
+    /// Makes the next memtable ahead, outside of every other lock.
+    pub(crate) fn refill_spare(&self) {
+        if lock(&self.spare).is_none() {
+            let memtable = self.new_memtable();
+            *lock(&self.spare) = Some(memtable);
+        }
+    }
+
+    /// Seals the active memtable if it holds anything (P4). Called under the reservation lock.
+    pub(crate) fn seal_in_order(&self) -> bool {
+        if self.history.current().active().is_empty() {
+            return false;
+        }
+        let new_active = self.take_spare();
+        let sealed: Result<_, std::convert::Infallible> = self.history.install(|current| Ok(current.seal(new_active)));
+        let Ok(_) = sealed;
+        true
+    }
+
+    /// The first sequence number of the oldest sealed part; `None` if nothing is sealed.
+    pub(crate) fn oldest_sealed(&self) -> Option<SeqNo> {
+        self.history.current().sealed().iter().filter_map(first_seqno).min()
+    }
+
+    /// The smallest sequence number that this keyspace needs from the log, or `None` if it needs nothing of it. Leaves
+    /// out `flushing`, which becomes durable with the edit that this is asked for.
+    pub(crate) fn oldest_unflushed(&self, flushing: &[SealedPart]) -> Option<SeqNo> {
+        let current = self.history.current();
+        let memtables = current.sealed().iter().filter(|sealed| !flushing.iter().any(|part| part.is(sealed)));
+        let sealed = memtables.filter_map(first_seqno).min();
+        let active = current.active().first_seqno();
+        // Relaxed: set under the reservation lock, which the asker has taken since (`log_floor`).
+        let operation = SeqNo::new(self.unfinished_operation.load(Ordering::Relaxed));
+        [sealed, active, operation].into_iter().flatten().min()
+    }
+
+    pub(crate) fn begin_operation(&self, at: SeqNo) {
+        self.unfinished_operation.store(at.get(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_operation(&self) {
+        self.unfinished_operation.store(NO_OPERATION, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.is_dropped() { Err(Error::KeyspaceDropped { name: self.name.clone() }) } else { Ok(()) }
+    }
+}
+
+pub(crate) fn memtable_options(options: &KeyspaceOptions) -> MemtableOptions {
+    // A sixteenth of the memtable, so that a full one wastes little and a small one is not all one chunk.
+    let arena_chunk_bytes = (options.memtable_bytes as usize / 16).clamp(4 << 10, 1 << 20);
+    MemtableOptions { arena_chunk_bytes, ..MemtableOptions::default() }
+}
+
+/// The first sequence number in a sealed part; `None` for a memtable in which nothing was ever reserved.
+pub(crate) fn first_seqno(part: &SealedPart) -> Option<SeqNo> {
+    match part {
+        Sealed::Memtable(memtable) => memtable.first_seqno(),
+        Sealed::Batch(table) => Some(table.entry.min_seqno),
+    }
+}
+
+/// The last sequence number in a sealed part.
+pub(crate) fn last_seqno(part: &SealedPart) -> Option<SeqNo> {
+    match part {
+        Sealed::Memtable(memtable) => Some(memtable.last_reserved_seqno()).filter(|&last| last > SeqNo::ZERO),
+        Sealed::Batch(table) => Some(table.entry.max_seqno),
+    }
+}
+
+/// The living keyspaces, by name and by id.
+#[derive(Default)]
+pub(crate) struct Keyspaces {
+    pub(crate) by_name: BTreeMap<String, Arc<KeyspaceShared>>,
+    pub(crate) by_id: BTreeMap<KeyspaceId, Arc<KeyspaceShared>>,
+}
+
+impl Keyspaces {
+    pub(crate) fn insert(&mut self, keyspace: Arc<KeyspaceShared>) {
+        self.by_name.insert(keyspace.name.clone(), Arc::clone(&keyspace));
+        self.by_id.insert(keyspace.id, keyspace);
+    }
+
+    pub(crate) fn remove(&mut self, keyspace: &KeyspaceShared) {
+        self.by_name.remove(&keyspace.name);
+        self.by_id.remove(&keyspace.id);
+    }
+}
+
+/// What recovery needs before there is a pipeline, and the open database ever after.
+pub(crate) struct Parts {
+    /// Tells this open database from every other in the process.
+    pub(crate) instance: u64,
+    pub(crate) paths: DatabasePaths,
+    pub(crate) environment: Environment,
+    pub(crate) options: DatabaseOptions,
+    pub(crate) manifest: ManifestStore,
+    pub(crate) obsolete: Arc<ObsoleteTables>,
+    pub(crate) retired: Arc<Retired<SuperVersion>>,
+    pub(crate) tables: TableCache,
+    pub(crate) blocks: Option<Arc<BlockCache>>,
+    database_id: u128,
+    next_table: AtomicU64,
+    next_job: AtomicU64,
+}
+
+impl Parts {
+    pub(crate) fn new(path: &Path, options: DatabaseOptions, manifest: ManifestStore) -> Self {
+        let current = manifest.current();
+        let blocks = match options.block_cache_bytes {
+            0 => None,
+            bytes => Some(Arc::new(BlockCache::new(bytes))),
+        };
+        // A reader that may not come back to a file later keeps every table open (M5).
+        let open_tables_max = if options.read_only { usize::MAX } else { options.open_tables_max };
+        let read = ReadOptions { access: options.access, block_cache: blocks.clone() };
+        static INSTANCES: AtomicU64 = AtomicU64::new(0);
+        Self {
+            // Relaxed: only uniqueness matters.
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            paths: DatabasePaths::new(path),
+            environment: options.environment.clone(),
+            obsolete: Arc::new(ObsoleteTables::new()),
+            retired: Arc::new(Retired::new()),
+            tables: TableCache::new(Arc::clone(&options.environment.files), read, open_tables_max),
+            blocks,
+            database_id: current.database_id.0,
+            next_table: AtomicU64::new(current.next_table_id.get()),
+            next_job: AtomicU64::new(current.next_job_id.get()),
+            options,
+            manifest,
+        }
+    }
+
+    pub(crate) fn files(&self) -> &dyn FileSystem {
+        &*self.environment.files
+    }
+
+    /// A table id that nobody has or had. Relaxed: only uniqueness matters.
+    pub(crate) fn next_table_id(&self) -> TableId {
+        TableId(self.next_table.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A job id that nobody has or had. Relaxed: only uniqueness matters.
+    pub(crate) fn next_job_id(&self) -> JobId {
+        JobId(self.next_job.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The ids that an edit must record as taken.
+    pub(crate) fn taken_ids(&self, log: &Log) -> Change {
+        let last = self.manifest.current().last_seqno;
+        Change::RaiseNextIds {
+            table: TableId(self.next_table.load(Ordering::Relaxed)),
+            segment: log.next_segment_id(),
+            job: JobId(self.next_job.load(Ordering::Relaxed)),
+            epoch: internal_key::Epoch(last.get() + 1),
+        }
+    }
+
+    /// A handle for a table that the manifest names or is about to name. One per table and process (R5).
+    pub(crate) fn table_handle(&self, keyspace: KeyspaceId, entry: &Arc<TableEntry>) -> Arc<Table> {
+        let obsolete: Weak<ObsoleteTables> = Arc::downgrade(&self.obsolete);
+        let on_drop: Weak<dyn DroppedTables> = obsolete;
+        Arc::new(Table::new(keyspace, Arc::clone(entry), TableSlot::new(), on_drop))
+    }
+
+    /// The opened reader of a table, lent for as long as the guard pins it; opened now if it was not (T2, T5).
+    #[inline]
+    pub(crate) fn reader_in<'g>(&self, table: &'g Table, guard: &'g Guard) -> Result<&'g TableReader> {
+        match table.slot.get(guard) {
+            Some(reader) => Ok(reader),
+            None => self.open_reader(table, guard),
+        }
+    }
+
+    #[cold]
+    fn open_reader<'g>(&self, table: &'g Table, guard: &'g Guard) -> Result<&'g TableReader> {
+        Ok(self.tables.open(&table.slot, &self.paths.table(table.id()), self.expected(table), guard)?)
+    }
+
+    /// The opened reader of a table, shared: for cursors, which outlive a call.
+    pub(crate) fn reader(&self, table: &Table) -> Result<Arc<TableReader>> {
+        let guard = crossbeam_epoch::pin();
+        match table.slot.share(&guard) {
+            Some(reader) => Ok(reader),
+            None => Ok(self.tables.share(&table.slot, &self.paths.table(table.id()), self.expected(table), &guard)?),
+        }
+    }
+
+    /// What the manifest says that the file of a table must be.
+    fn expected(&self, table: &Table) -> Expected {
+        Expected {
+            bytes: table.entry.bytes,
+            database_id: self.database_id,
+            keyspace: table.keyspace,
+            table: table.id(),
+            seqno_base: table.entry.seqno_base,
+        }
+    }
+
+    /// The version that a keyspace's manifest state describes.
+    pub(crate) fn version_of(&self, state: &KeyspaceState) -> Arc<version_history::Version<TableSlot>> {
+        Arc::new(version_history::Version::from_state(state, |entry| self.table_handle(state.id, entry)))
+    }
+
+    /// Makes an edit durable, and tells the certain failures from those that fail the database (M7, P8).
+    pub(crate) fn commit_edit(&self, edit: Edit) -> Result<Arc<Manifest>, EditError> {
+        self.manifest.commit(edit).map_err(|error| EditError::from(error, self))
+    }
+}
+
+/// How a manifest edit can fail, for the caller's three ways on.
+#[derive(Debug)]
+pub(crate) enum EditError {
+    /// It does not fit any more: abandon the work (P12).
+    Refused(manifest::Refusal),
+    /// Nothing changed: try again later (P8).
+    Certain(Error),
+    /// Nobody knows whether it is durable: the database fails (M7).
+    Uncertain(Error),
+}
+
+impl EditError {
+    /// What a caller is told who has no other way on.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Refused(refusal) => Error::InvalidInput { what: refusal.to_string() },
+            Self::Certain(error) | Self::Uncertain(error) => error,
+        }
+    }
+
+    fn from(error: manifest::CommitError, parts: &Parts) -> Self {
+        match error {
+            manifest::CommitError::Refused(refusal) => Self::Refused(refusal),
+            manifest::CommitError::Certain(source) => Self::Certain(Error::from_shared_file(source)),
+            uncertain => {
+                parts.obsolete.freeze();
+                Self::Uncertain(Error::Failed { cause: Arc::new(uncertain) })
+            }
+        }
+    }
+}
+
+/// An open database.
+pub(crate) struct Core {
+    pub(crate) parts: Arc<Parts>,
+    /// The write protocol over the log; `None` when open for reading only.
+    pub(crate) pipeline: Option<Pipeline<Log>>,
+    /// What is visible when open for reading only.
+    pub(crate) frozen_visible: Frontier,
+    pub(crate) snapshots: Arc<SnapshotRegistry>,
+    pub(crate) keyspaces: RwLock<Keyspaces>,
+    /// Held while a keyspace is created or dropped, whose manifest edits must not cross.
+    pub(crate) membership: Mutex<()>,
+    pub(crate) jobs: Mutex<Jobs>,
+    pub(crate) scheduler: OnceLock<Arc<Scheduler>>,
+    pub(crate) counters: Counters,
+    /// Set once by closing. Relaxed: whoever misses it meets the pipeline's own refusal, or reads what is still there.
+    pub(crate) closed: AtomicBool,
+    /// Held from before the first read of the directory until closing.
+    pub(crate) directory_lock: Mutex<Option<Box<dyn DirectoryLock>>>,
+}
+
+impl std::ops::Deref for Core {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Core {
+    /// The write protocol.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Closed`].
+    pub(crate) fn writable(&self) -> Result<&Pipeline<Log>> {
+        self.check_open()?;
+        self.pipeline.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// The prefix of all writes that reads see (P3).
+    #[inline]
+    pub(crate) fn visible(&self) -> &Frontier {
+        match &self.pipeline {
+            Some(pipeline) => pipeline.visible(),
+            None => &self.frozen_visible,
+        }
+    }
+
+    /// The super version that a registered sequence number reads of a keyspace (R4).
+    pub(crate) fn super_version_at(&self, keyspace: &KeyspaceShared, seqno: SeqNo) -> Arc<SuperVersion> {
+        keyspace
+            .history
+            .version_for_snapshot(seqno)
+            .unwrap_or_else(|| panic!("R4: the super version of {} at registered seqno {seqno} is gone", keyspace.name))
+    }
+
+    /// What a read of one keyspace outside a snapshot looks through, and up to which sequence number: the super version
+    /// first, `visible` after (R1).
+    pub(crate) fn view(&self, keyspace: &KeyspaceShared) -> (Arc<SuperVersion>, SeqNo) {
+        let current = keyspace.history.current_full();
+        let seqno = self.visible().load();
+        match current.for_seqno(seqno) {
+            Some(chosen) if std::ptr::eq(chosen, &*current) => (current, seqno),
+            // Between a clear's reservation and its publishing the past is what is visible.
+            _ => (self.super_version_at(keyspace, seqno), seqno),
+        }
+    }
+
+    pub(crate) fn keyspace_list(&self) -> Vec<Arc<KeyspaceShared>> {
+        let keyspaces = self.keyspaces.read().unwrap_or_else(PoisonError::into_inner);
+        keyspaces.by_id.values().cloned().collect()
+    }
+
+    pub(crate) fn scheduler(&self) -> Option<&Arc<Scheduler>> {
+        self.scheduler.get()
+    }
+
+    /// Wakes the background, if there is one.
+    pub(crate) fn notify(&self) {
+        if let Some(scheduler) = self.scheduler() {
+            scheduler.notify();
+        }
+    }
+
+    /// Fails the database for writes with the first cause (P8).
+    pub(crate) fn fail(&self, cause: Error) -> Error {
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.fail(Arc::new(cause.clone()));
+        }
+        self.parts.obsolete.freeze();
+        cause
+    }
+
+    /// Where replay would have to begin if the parts in `flushing` were durable (L5, M2), and the claim to raise (L3).
+    ///
+    /// The next sequence number is read first: whatever is reserved later is at or above it, and whatever was reserved
+    /// before has left its mark in a memtable under the same lock.
+    pub(crate) fn log_progress(&self, flushing: &[(KeyspaceId, &[SealedPart])]) -> Vec<Change> {
+        let Some(pipeline) = &self.pipeline else { return Vec::new() };
+        let mut oldest = pipeline.next_seqno();
+        for keyspace in self.keyspace_list() {
+            let leave_out = flushing.iter().find(|(id, _)| *id == keyspace.id).map_or(&[][..], |(_, parts)| parts);
+            if let Some(seqno) = keyspace.oldest_unflushed(leave_out) {
+                oldest = oldest.min(seqno);
+            }
+        }
+        let log = pipeline.journal();
+        let floor = log.floor_for(oldest);
+        vec![
+            Change::RaiseLogFloor(LogFloor { segment: floor.id, salt: floor.salt }),
+            Change::RaiseClaim(claim(log.durable())),
+            self.taken_ids(log),
+        ]
+    }
+}
+
+/// A log position as the manifest keeps it.
+pub(crate) fn claim(position: LogPosition) -> Claim {
+    Claim { segment: position.segment, offset: position.offset }
+}

@@ -1,0 +1,325 @@
+//! The database handle.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use internal_key::{KeyspaceId, SeqNo};
+use manifest::{Change, Edit, Refusal};
+use version_history::Version;
+use write_ahead_log::RecordKind;
+
+use crate::batch::WriteBatch;
+use crate::core::{Core, EditError, KeyspaceShared, SuperVersion, lock, memtable_options};
+use crate::jobs::Jobs;
+use crate::options::{DatabaseBuilder, DatabaseOptions, KeyspaceOptions};
+use crate::stats::{Health, KeyspaceStats, Stats};
+use crate::{Error, Keyspace, Result, Snapshot};
+
+/// What every handle shares; the last one to go closes the database.
+pub(crate) struct Handle {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = crate::open::close(&self.core) {
+            tracing::warn!(%error, "closing did not complete; the next opening recovers");
+        }
+    }
+}
+
+/// An open database: a directory of keyspaces that share one log, one order of writes and one set of snapshots.
+///
+/// Cheap to clone, `Send + Sync`. The database stays open as long as any handle, [`Keyspace`], [`Snapshot`] or iterator
+/// lives; the last one to be dropped closes it. At most one process has it open for writing.
+///
+/// ```
+/// # fn main() -> lsm_facade::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let database = lsm_facade::Database::open(dir.path())?;
+/// let people = database.keyspace("people")?;
+/// people.insert("ada", "1815")?;
+/// people.insert("grace", "1906")?;
+/// for row in people.range("b"..) {
+///     let (name, year) = row?;
+///     assert_eq!((&*name, &*year), (&b"grace"[..], &b"1906"[..]));
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    handle: Arc<Handle>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Database").field(&self.handle.core.paths.dir()).finish()
+    }
+}
+
+impl Database {
+    /// Opens the database in `path`, creating it if there is none, with every option at its default.
+    ///
+    /// # Errors
+    /// As [`DatabaseBuilder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Options first, then [`DatabaseBuilder::open`].
+    pub fn builder(path: impl AsRef<Path>) -> DatabaseBuilder {
+        DatabaseBuilder::new(path.as_ref())
+    }
+
+    pub(crate) fn open_with(path: &Path, options: DatabaseOptions) -> Result<Self> {
+        Ok(Self { handle: Arc::new(Handle { core: crate::open::open(path, options)? }) })
+    }
+
+    fn core(&self) -> &Core {
+        &self.handle.core
+    }
+
+    /// The directory it lives in.
+    pub fn path(&self) -> &Path {
+        self.core().paths.dir()
+    }
+
+    /// The keyspace called `name`, created with default options if there is none.
+    ///
+    /// # Errors
+    /// As [`create_keyspace`](Self::create_keyspace), except that an existing keyspace is fine.
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        match self.open_keyspace(name) {
+            Err(Error::NoSuchKeyspace { .. }) => {}
+            opened => return opened,
+        }
+        match self.create_keyspace(name, KeyspaceOptions::default()) {
+            // Another thread was faster.
+            Err(Error::KeyspaceExists { .. }) => self.open_keyspace(name),
+            created => created,
+        }
+    }
+
+    /// Creates a keyspace. It is durable when this returns (P12). Names are 1 to 255 bytes of any text.
+    ///
+    /// An empty keyspace costs no file and no memory worth speaking of; thousands are fine.
+    ///
+    /// # Errors
+    /// - [`Error::KeyspaceExists`], [`Error::InvalidOption`], [`Error::InvalidInput`] (the name).
+    /// - [`Error::Io`], [`Error::DiskFull`]: nothing was created; it may succeed later.
+    /// - [`Error::Failed`], [`Error::ReadOnly`], [`Error::Closed`].
+    pub fn create_keyspace(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
+        options.check()?;
+        if name.is_empty() || name.len() > 255 {
+            let what = format!("keyspace name of {} bytes: expected 1 to 255", name.len());
+            return Err(Error::InvalidInput { what });
+        }
+        let core = self.core();
+        let pipeline = core.writable()?;
+        let _one_at_a_time = lock(&core.membership);
+        let manifest = core.manifest.current();
+        if manifest.keyspace_named(name).is_some() {
+            return Err(Error::KeyspaceExists { name: name.to_owned() });
+        }
+        let id: KeyspaceId = manifest.next_keyspace_id;
+        let edit = Edit::of(Change::CreateKeyspace {
+            id,
+            name: name.to_owned(),
+            options: options.to_manifest(),
+            // Whatever the log holds so far belongs to others.
+            created_seqno: pipeline.next_seqno().before(),
+        });
+        core.commit_edit(edit).map_err(|error| match error {
+            EditError::Refused(Refusal::NameTaken { name, .. }) => Error::KeyspaceExists { name },
+            EditError::Uncertain(error) => core.fail(error),
+            other => other.into_error(),
+        })?;
+        let active = Arc::new(skiplist_memtable::Memtable::new(&memtable_options(&options)));
+        let first = SuperVersion::new(active, Arc::new(Version::default()));
+        let shared = Arc::new(KeyspaceShared::new(id, name.to_owned(), options, first, &core.parts));
+        core.keyspaces.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&shared));
+        Ok(Keyspace::new(&self.handle, shared))
+    }
+
+    /// The living keyspace called `name`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKeyspace`], [`Error::Closed`].
+    pub fn open_keyspace(&self, name: &str) -> Result<Keyspace> {
+        self.core().check_open()?;
+        let keyspaces = self.core().keyspaces.read().unwrap_or_else(PoisonError::into_inner);
+        match keyspaces.by_name.get(name) {
+            Some(shared) => Ok(Keyspace::new(&self.handle, Arc::clone(shared))),
+            None => Err(Error::NoSuchKeyspace { name: name.to_owned() }),
+        }
+    }
+
+    /// The names of the living keyspaces, sorted.
+    pub fn list_keyspaces(&self) -> Vec<String> {
+        let keyspaces = self.core().keyspaces.read().unwrap_or_else(PoisonError::into_inner);
+        keyspaces.by_name.keys().cloned().collect()
+    }
+
+    /// Drops a keyspace with everything in it. Durable when this returns. Its files go when nobody reads them any more;
+    /// snapshots taken before keep what they saw.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKeyspace`], and as [`Keyspace::clear`].
+    pub fn drop_keyspace(&self, name: &str) -> Result<()> {
+        let keyspace = self.open_keyspace(name)?;
+        self.core().restart_keyspace(&keyspace.shared, RecordKind::DropKeyspace)
+    }
+
+    /// An empty batch.
+    pub fn batch(&self) -> WriteBatch {
+        WriteBatch::new()
+    }
+
+    /// Commits a batch: all of it or nothing, at once for every reader, with the batch's durability.
+    ///
+    /// # Errors
+    /// As [`Keyspace::insert`]; [`Error::InvalidInput`] if a keyspace belongs to another database. Nothing was written.
+    pub fn write(&self, batch: &WriteBatch) -> Result<()> {
+        self.core().write(batch)?;
+        Ok(())
+    }
+
+    /// The state of every keyspace as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.core().check_open()?;
+        Ok(Snapshot::new(&self.handle))
+    }
+
+    /// Makes every commit that has returned survive a power cut: one sync of the log for all who ask together (P7).
+    ///
+    /// # Errors
+    /// [`Error::Failed`]: the outcome is unknown and the database takes no writes until it is reopened (P8).
+    pub fn persist(&self) -> Result<()> {
+        self.core().writable()?.persist().map_err(Error::failed)
+    }
+
+    /// [`Keyspace::flush`] for every keyspace.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn flush(&self) -> Result<()> {
+        self.core().writable()?;
+        for shared in self.core().keyspace_list() {
+            match Keyspace::new(&self.handle, shared).flush() {
+                // Dropped meanwhile.
+                Err(Error::KeyspaceDropped { .. }) => {}
+                flushed => flushed?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one background job on this thread, and returns whether there was one. With
+    /// [`background_threads(0)`](DatabaseBuilder::background_threads) this is how flushes and compactions get done;
+    /// otherwise it helps.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn run_one_job(&self) -> Result<bool> {
+        self.core().check_open()?;
+        match self.core().scheduler() {
+            Some(scheduler) => scheduler.run_one_job().map_err(Error::from_job),
+            None => Ok(false),
+        }
+    }
+
+    /// Waits until no flush and no compaction is due or running. With zero threads runs them.
+    ///
+    /// # Errors
+    /// What keeps background work from getting on; [`Error::Closed`].
+    pub fn wait_until_idle(&self) -> Result<()> {
+        let core = self.core();
+        core.check_open()?;
+        core.wait_for_jobs(Jobs::is_idle)?;
+        core.check_open()
+    }
+
+    /// What it has done since it was opened, and what it holds.
+    pub fn stats(&self) -> Stats {
+        let core = self.core();
+        let mut stats = Stats {
+            visible_seqno: core.visible().load().get(),
+            snapshots: core.snapshots.counts().registered as u64,
+            block_cache_bytes: core.blocks.as_ref().map_or(0, |blocks| blocks.bytes()),
+            keyspaces: core.keyspace_list().iter().map(|keyspace| KeyspaceStats::of(keyspace)).collect(),
+            ..Stats::default()
+        };
+        if let Some(pipeline) = &core.pipeline {
+            let figures = pipeline.counts();
+            stats.commits = figures.commits;
+            stats.log_syncs = figures.syncs;
+            stats.log_bytes = pipeline.journal().total_bytes();
+        }
+        stats.count(&core.counters);
+        stats.keyspaces.sort_by(|left, right| left.name.cmp(&right.name));
+        stats
+    }
+
+    /// Whether it takes writes and its background work gets on.
+    pub fn health(&self) -> Health {
+        let core = self.core();
+        if core.check_open().is_err() {
+            return Health::Closed;
+        }
+        if let Some(cause) = core.pipeline.as_ref().and_then(|pipeline| pipeline.failure()) {
+            return Health::Failed { cause: Error::Failed { cause } };
+        }
+        match core.background_error() {
+            Some(cause) => Health::Degraded { cause },
+            None => Health::Well,
+        }
+    }
+
+    /// Closes the database now, whatever handles are left: they answer [`Error::Closed`] from here on. Running jobs are
+    /// cancelled, the log is synced and the manifest vouches for its end. Dropping the last handle does the same, without
+    /// telling how it went.
+    ///
+    /// # Errors
+    /// If the end of the log could not be made durable. The database is closed all the same, and opening recovers it.
+    pub fn close(&self) -> Result<()> {
+        crate::open::close(self.core())
+    }
+}
+
+impl Core {
+    /// Seals the active memtable of a keyspace, whatever its size (P4).
+    pub(crate) fn seal(&self, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
+        keyspace.check_alive()?;
+        let pipeline = self.writable()?;
+        let sealed = pipeline.with_order(|_| keyspace.seal_in_order());
+        if sealed {
+            self.after_seal(keyspace);
+        }
+        Ok(())
+    }
+
+    /// Tells the jobs that a keyspace wants a look, and wakes them.
+    pub(crate) fn request_look(&self, keyspace: &KeyspaceShared) {
+        lock(&self.jobs).wants_look(keyspace.id);
+        self.notify();
+    }
+
+    /// Waits until everything of a keyspace up to `target` is in tables.
+    pub(crate) fn wait_for_flush(&self, keyspace: &Arc<KeyspaceShared>, target: SeqNo) -> Result<()> {
+        let flushed = || keyspace.oldest_sealed().is_none_or(|oldest| oldest > target);
+        let waited = self.wait_for_jobs(|_| flushed() || keyspace.is_dropped());
+        if flushed() {
+            return Ok(());
+        }
+        keyspace.check_alive()?;
+        if let Some(cause) = self.pipeline.as_ref().and_then(|pipeline| pipeline.failure()) {
+            return Err(Error::Failed { cause });
+        }
+        self.check_open()?;
+        waited
+    }
+}

@@ -1,0 +1,318 @@
+//! Range reads: a double-ended iterator for handing rows out, and a cursor for looking at them in place.
+
+use std::iter::FusedIterator;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use internal_key::{SeqNo, successor_of_prefix};
+use merge_iterator::{MergeCursor, VisibleCursor, VisibleError};
+use version_history::Sealed;
+
+use crate::core::SuperVersion;
+use crate::database::Handle;
+use crate::slice::Slice;
+use crate::source::{RunCursor, Source};
+use crate::{Error, Result};
+
+type Visible = VisibleCursor<MergeCursor<Source>>;
+
+impl From<VisibleError<Error>> for Error {
+    fn from(error: VisibleError<Error>) -> Self {
+        match error {
+            VisibleError::Source(error) => error,
+            other => Self::Unsupported { source: Arc::new(other) },
+        }
+    }
+}
+
+/// Owned bounds of a range of keys. Empty keys are keys; an inverted range is an empty one.
+pub(crate) type KeyBounds = (Bound<Box<[u8]>>, Bound<Box<[u8]>>);
+
+/// The bounds of everything that begins with `prefix`.
+pub(crate) fn prefix_bounds(prefix: &[u8]) -> KeyBounds {
+    let end = successor_of_prefix(prefix).map_or(Bound::Unbounded, |end| Bound::Excluded(end.into()));
+    (Bound::Included(prefix.into()), end)
+}
+
+/// Bounds with the keys as bytes, owned.
+pub(crate) fn owned_bounds<K: AsRef<[u8]>>(range: &impl std::ops::RangeBounds<K>) -> KeyBounds {
+    let own = |bound: Bound<&K>| bound.map(|key| Box::from(key.as_ref()));
+    (own(range.start_bound()), own(range.end_bound()))
+}
+
+fn borrowed((start, end): &KeyBounds) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (start.as_ref().map(|key| &**key), end.as_ref().map(|key| &**key))
+}
+
+/// What a range read reads: one super version of one keyspace at one sequence number, within bounds.
+#[derive(Clone)]
+pub(crate) struct RangeView {
+    /// Keeps the database open.
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) super_version: Arc<SuperVersion>,
+    pub(crate) seqno: SeqNo,
+    pub(crate) bounds: KeyBounds,
+}
+
+impl RangeView {
+    /// A cursor over the view, standing on no entry. Sources that cannot hold a key in bounds are left out.
+    fn cursor(&self) -> Visible {
+        let mut sources = vec![Source::Memtable(self.super_version.active().cursor())];
+        for sealed in self.super_version.sealed() {
+            match sealed {
+                Sealed::Memtable(memtable) if memtable.is_empty() => {}
+                Sealed::Memtable(memtable) => sources.push(Source::Memtable(memtable.cursor())),
+                Sealed::Batch(table) => {
+                    sources.push(Source::Run(RunCursor::new(&self.handle.core.parts, std::slice::from_ref(table))));
+                }
+            }
+        }
+        for (_, run) in self.super_version.version().runs_newest_first() {
+            let tables = run.tables();
+            let from = match &self.bounds.0 {
+                Bound::Included(key) | Bound::Excluded(key) => run.seek(key),
+                Bound::Unbounded => 0,
+            };
+            let until = match &self.bounds.1 {
+                Bound::Included(key) => tables.partition_point(|table| table.entry.min_key <= *key),
+                Bound::Excluded(key) => tables.partition_point(|table| table.entry.min_key < *key),
+                Bound::Unbounded => tables.len(),
+            };
+            if from < until {
+                sources.push(Source::Run(RunCursor::new(&self.handle.core.parts, &tables[from..until])));
+            }
+        }
+        VisibleCursor::new(MergeCursor::new(sources), self.seqno, borrowed(&self.bounds))
+    }
+}
+
+/// A double-ended iterator over the rows of a range, in key order, each as `Result<(key, value)>`.
+///
+/// It reads one consistent state: what was visible when it was made (or its snapshot's), whatever is written meanwhile.
+/// It is `Send + 'static`, keeps what it reads alive by itself, and holds up nobody: writes, flushes and compactions go on.
+/// Fused: after the last row, and after an error, it yields `None` for ever.
+///
+/// Both ends may be used by turns; they meet in the middle and no row comes twice. Each end costs a merge over the
+/// keyspace's memtables and runs; a row costs a copy of key and value (see [`RangeCursor`] for reading in place).
+pub struct Iter {
+    view: RangeView,
+    front: Option<Visible>,
+    back: Option<Visible>,
+    /// The last key that each end yielded; only kept from when the other end is used.
+    last_front: Option<Vec<u8>>,
+    last_back: Option<Vec<u8>>,
+    done: bool,
+}
+
+impl std::fmt::Debug for Iter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Iter").field("seqno", &self.view.seqno).field("done", &self.done).finish_non_exhaustive()
+    }
+}
+
+impl Iter {
+    pub(crate) fn new(view: RangeView) -> Self {
+        Self { view, front: None, back: None, last_front: None, last_back: None, done: false }
+    }
+
+    /// Ends the iteration, letting go of everything that it held.
+    fn end(&mut self) {
+        self.done = true;
+        (self.front, self.back) = (None, None);
+    }
+
+    fn step_front(&mut self) -> Result<Option<(Slice, Slice)>> {
+        self.view.handle.core.check_open()?;
+        let cursor = match &mut self.front {
+            Some(cursor) => {
+                cursor.next()?;
+                cursor
+            }
+            None => {
+                let mut cursor = self.view.cursor();
+                cursor.seek_to_first()?;
+                self.front.insert(cursor)
+            }
+        };
+        if !cursor.valid() || self.last_back.as_deref().is_some_and(|back| cursor.user_key() >= back) {
+            return Ok(None);
+        }
+        let key = Slice::copy(cursor.user_key());
+        let value = Slice::copy(cursor.value()?);
+        let last = self.last_front.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(&key);
+        Ok(Some((key, value)))
+    }
+
+    fn step_back(&mut self) -> Result<Option<(Slice, Slice)>> {
+        self.view.handle.core.check_open()?;
+        let cursor = match &mut self.back {
+            Some(cursor) => {
+                cursor.prev()?;
+                cursor
+            }
+            None => {
+                let mut cursor = self.view.cursor();
+                cursor.seek_to_last()?;
+                self.back.insert(cursor)
+            }
+        };
+        if !cursor.valid() || self.last_front.as_deref().is_some_and(|front| cursor.user_key() <= front) {
+            return Ok(None);
+        }
+        let key = Slice::copy(cursor.user_key());
+        let value = Slice::copy(cursor.value()?);
+        let last = self.last_back.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(&key);
+        Ok(Some((key, value)))
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<(Slice, Slice)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let row = self.step_front();
+        if !matches!(row, Ok(Some(_))) {
+            self.end();
+        }
+        row.transpose()
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let row = self.step_back();
+        if !matches!(row, Ok(Some(_))) {
+            self.end();
+        }
+        row.transpose()
+    }
+}
+
+impl FusedIterator for Iter {}
+
+/// A movable position in a range, lending keys and values where they lie instead of copying them.
+///
+/// It reads one consistent state, like [`Iter`]. A new cursor stands on no row; so does one that moved past either end,
+/// and from there the seeks lead back. Bounds hold for every movement.
+///
+/// ```
+/// # fn main() -> lsm_facade::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let database = lsm_facade::Database::open(dir.path())?;
+/// let words = database.keyspace("words")?;
+/// for word in ["ant", "bee", "cat"] {
+///     words.insert(word, "")?;
+/// }
+/// let mut cursor = words.cursor();
+/// cursor.seek("b")?;
+/// assert_eq!(cursor.key(), Some(&b"bee"[..]));
+/// cursor.prev()?;
+/// assert_eq!(cursor.key(), Some(&b"ant"[..]));
+/// # Ok(())
+/// # }
+/// ```
+pub struct RangeCursor {
+    /// Keeps the database open.
+    handle: Arc<Handle>,
+    /// Lets a worker free what the sources hold, never the reader that drops them (R4).
+    _super_version: Arc<SuperVersion>,
+    cursor: Visible,
+}
+
+impl std::fmt::Debug for RangeCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RangeCursor").field("valid", &self.cursor.valid()).finish_non_exhaustive()
+    }
+}
+
+impl RangeCursor {
+    pub(crate) fn new(view: &RangeView) -> Self {
+        Self {
+            handle: Arc::clone(&view.handle),
+            _super_version: Arc::clone(&view.super_version),
+            cursor: view.cursor(),
+        }
+    }
+
+    /// The key of the row that the cursor stands on.
+    #[inline]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.cursor.valid().then(|| self.cursor.user_key())
+    }
+
+    /// The value of the row that the cursor stands on.
+    ///
+    /// # Errors
+    /// If a large value cannot be read or does not match its checksum.
+    #[inline]
+    pub fn value(&mut self) -> Result<Option<&[u8]>> {
+        if !self.cursor.valid() {
+            return Ok(None);
+        }
+        Ok(Some(self.cursor.value()?))
+    }
+
+    /// Moves to the first row in bounds.
+    ///
+    /// # Errors
+    /// If a table cannot be read; the cursor then stands on no row, and a seek may be tried again. So for each movement.
+    pub fn seek_to_first(&mut self) -> Result<()> {
+        self.handle.core.check_open()?;
+        Ok(self.cursor.seek_to_first()?)
+    }
+
+    /// Moves to the last row in bounds.
+    ///
+    /// # Errors
+    /// As [`seek_to_first`](Self::seek_to_first).
+    pub fn seek_to_last(&mut self) -> Result<()> {
+        self.handle.core.check_open()?;
+        Ok(self.cursor.seek_to_last()?)
+    }
+
+    /// Moves to the first row in bounds at or after `key`.
+    ///
+    /// # Errors
+    /// As [`seek_to_first`](Self::seek_to_first).
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.handle.core.check_open()?;
+        Ok(self.cursor.seek(key.as_ref())?)
+    }
+
+    /// Moves to the last row in bounds at or before `key`.
+    ///
+    /// # Errors
+    /// As [`seek_to_first`](Self::seek_to_first).
+    pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.handle.core.check_open()?;
+        Ok(self.cursor.seek_for_prev(key.as_ref())?)
+    }
+
+    /// Moves to the next row; nothing if the cursor stands on none.
+    ///
+    /// # Errors
+    /// As [`seek_to_first`](Self::seek_to_first).
+    #[inline]
+    pub fn next(&mut self) -> Result<()> {
+        Ok(self.cursor.next()?)
+    }
+
+    /// Moves to the previous row; nothing if the cursor stands on none.
+    ///
+    /// # Errors
+    /// As [`seek_to_first`](Self::seek_to_first).
+    #[inline]
+    pub fn prev(&mut self) -> Result<()> {
+        Ok(self.cursor.prev()?)
+    }
+}

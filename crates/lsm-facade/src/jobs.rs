@@ -1,0 +1,742 @@
+//! Background work: which job is next, and how each is carried out and installed.
+//!
+//! ```text
+//!   flush:    complete sealed parts ─▶ sync the log (P5) ─▶ tables ─▶ edit (M1, P6) ─▶ super version ─▶ log floor (L5)
+//!   compact:  pick ─▶ floor and snapshots in one step (R3) ─▶ merge ─▶ edit (M1, C4) ─▶ super version
+//!   tidy up:  retired memory, files that nobody holds and nothing names (R4, R5), replaced manifest files, old segments
+//! ```
+//!
+//! - **C4** A job is installed by one edit; one that fails leaves everything as it was.
+//! - **P6** One flush of a keyspace runs at a time, oldest parts first, so that flushes install in seal order.
+//! - **P8** A certain failure is kept in view and tried again; an uncertain one fails the database.
+//!
+//! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use compaction::{
+    Busy, Collector, Control, Demand, JobFailure, JobSource, KeyRange, Load, OlderRuns, Output, Outputs, Pace,
+    PickInput, Plan, PlanKind, Progress, RunError, WaitError,
+};
+use internal_key::{Epoch, JobId, KeyspaceId, Level, SeqNo, TableId};
+use manifest::{AddedTable, Change, Edit, Manifest, TableEntry};
+use merge_iterator::MergeCursor;
+use sstable_format::{Compression, TableOptions, TableSummary};
+use version_history::Sealed;
+
+use crate::core::{
+    Core, EditError, KeyspaceShared, PACE_FREE, PACE_WAIT, SealedPart, SuperVersion, Table, last_seqno, lock,
+};
+use crate::options::KeyspaceOptions;
+use crate::source::{RunCursor, Source};
+use crate::{Error, Result};
+
+/// What runs and what wants a look. Guarded by `Core::jobs`.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    /// Keyspaces in which a flush may be due.
+    look_for_flush: BTreeSet<KeyspaceId>,
+    /// Keyspaces in which a compaction may be due.
+    look_for_compaction: BTreeSet<KeyspaceId>,
+    flushing: BTreeSet<KeyspaceId>,
+    compacting: BTreeMap<KeyspaceId, Busy>,
+    compactions_running: usize,
+    preparing_segment: bool,
+    /// Why the last job failed, while nothing has succeeded since.
+    error: Option<Error>,
+}
+
+impl Jobs {
+    pub(crate) fn wants_look(&mut self, keyspace: KeyspaceId) {
+        self.look_for_flush.insert(keyspace);
+        self.look_for_compaction.insert(keyspace);
+    }
+
+    /// Flushes and compactions that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.flushing.len() + self.compactions_running
+    }
+
+    /// Whether nothing waits to be looked at and nothing runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running() == 0 && self.look_for_flush.is_empty() && self.look_for_compaction.is_empty()
+    }
+}
+
+/// How a job ended, for the scheduler.
+enum Outcome {
+    /// Something was done.
+    Done,
+    /// It was abandoned because a clear or drop came in between.
+    Abandoned,
+}
+
+impl JobSource for Core {
+    fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
+        if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
+            return Ok(false);
+        }
+        let ran = self.prepare_segment().and_then(|ran| Ok(ran || self.flush_next(cancel)?));
+        let ran = ran.and_then(|ran| Ok(ran || self.compact_next(cancel)? || self.tidy_up()));
+        match ran {
+            Ok(ran) => Ok(ran),
+            Err(Error::Closed) => Ok(false),
+            Err(error) => Err(self.job_failed(error)),
+        }
+    }
+}
+
+impl Core {
+    /// Keeps the next log segment ready, so that no writer waits for one (L1).
+    fn prepare_segment(&self) -> Result<bool> {
+        let Some(pipeline) = &self.pipeline else { return Ok(false) };
+        let log = pipeline.journal();
+        if !log.wants_segment() || std::mem::replace(&mut lock(&self.jobs).preparing_segment, true) {
+            return Ok(false);
+        }
+        let prepared = log.prepare_segment();
+        lock(&self.jobs).preparing_segment = false;
+        prepared?;
+        Ok(self.job_succeeded())
+    }
+
+    fn flush_next(&self, cancel: &AtomicBool) -> Result<bool> {
+        loop {
+            let Some(keyspace) = self.claim_flush() else { return Ok(false) };
+            let parts = self.parts_due(&keyspace);
+            let ended = if parts.is_empty() { None } else { Some(self.flush_parts(&keyspace, &parts, cancel)) };
+            {
+                let mut jobs = lock(&self.jobs);
+                jobs.flushing.remove(&keyspace.id);
+                if ended.is_some() {
+                    jobs.wants_look(keyspace.id);
+                }
+            }
+            self.update_pace(&keyspace);
+            match ended {
+                None => continue,
+                Some(outcome) => {
+                    outcome?;
+                    return Ok(self.job_succeeded());
+                }
+            }
+        }
+    }
+
+    /// The next keyspace that may need a flush, marked as flushing (P6).
+    fn claim_flush(&self) -> Option<Arc<KeyspaceShared>> {
+        loop {
+            let id = {
+                let mut jobs = lock(&self.jobs);
+                let id = jobs.look_for_flush.iter().find(|id| !jobs.flushing.contains(id)).copied()?;
+                jobs.look_for_flush.remove(&id);
+                jobs.flushing.insert(id);
+                id
+            };
+            match self.keyspace_by_id(id) {
+                Some(keyspace) => return Some(keyspace),
+                None => {
+                    lock(&self.jobs).flushing.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn keyspace_by_id(&self, id: KeyspaceId) -> Option<Arc<KeyspaceShared>> {
+        let keyspaces = self.keyspaces.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        keyspaces.by_id.get(&id).cloned()
+    }
+
+    /// The oldest sealed parts that one flush takes, oldest first; empty while none is due.
+    fn parts_due(&self, keyspace: &KeyspaceShared) -> Vec<SealedPart> {
+        let current = keyspace.history.current();
+        let sealed = current.sealed();
+        let asked = keyspace.flush_requested.load(Ordering::Relaxed);
+        if sealed.is_empty() {
+            if asked {
+                keyspace.flush_requested.store(false, Ordering::Relaxed);
+            }
+            return Vec::new();
+        }
+        let has_batch = sealed.iter().any(|part| matches!(part, Sealed::Batch(_)));
+        let due = sealed_bytes(&current) * 2 >= keyspace.options.write_buffer_bytes;
+        if !(asked || has_batch || due || self.pins_too_much_log(keyspace)) {
+            return Vec::new();
+        }
+        let mut parts = flush_groups(sealed).next().unwrap_or_default();
+        if planted_faults::planted("facade-flush-newest-first") && parts.len() > 1 {
+            parts.remove(0);
+        }
+        parts
+    }
+
+    /// L5: whether the log has outgrown its limit and this keyspace keeps its oldest segment.
+    fn pins_too_much_log(&self, keyspace: &KeyspaceShared) -> bool {
+        let Some(pipeline) = &self.pipeline else { return false };
+        let log = pipeline.journal();
+        log.total_bytes() > self.options.log_bytes_max
+            && keyspace.oldest_unflushed(&[]).is_some_and(|oldest| log.floor_for(oldest) == log.first_segment())
+    }
+
+    /// Makes tables of `parts`, the oldest sealed ones, and installs them (P4, P5, P6, M1).
+    fn flush_parts(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
+        let began = self.environment.clock.monotonic();
+        let Some(flush) = self.make_flush(keyspace, parts, cancel)? else {
+            // Only memtables in which nothing was ever reserved: nothing to write, nothing to name.
+            return Ok(self.install_flush(keyspace, parts, &[]));
+        };
+        let Flush { job, last, added } = flush;
+        let mut edit = Edit::of(flush_change(keyspace, &added, last)).and(Change::RaiseLastSeqno(last));
+        edit.changes.extend(self.log_progress(&[(keyspace.id, parts)]));
+        let manifest = match self.commit_edit(edit) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let made = added.iter().filter(|_| !matches!(parts, [Sealed::Batch(_)]));
+                self.abandon_tables(&error, made.map(|(place, _)| place.table.id));
+                return self.edit_abandoned(error, job);
+            }
+        };
+        let outcome = self.install_flush(keyspace, parts, &added);
+        self.after_edit(&manifest);
+        let bytes: u64 = added.iter().map(|(place, _)| place.table.bytes).sum();
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.counters.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let took = self.environment.clock.monotonic().saturating_sub(began);
+        let tables = added.len();
+        tracing::info!(%job, keyspace = keyspace.name, parts = parts.len(), tables, bytes, ?took, "flushed");
+        Ok(outcome)
+    }
+
+    /// The tables of one flush, written and not yet named; `None` if there is nothing to write.
+    fn make_flush(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        cancel: &AtomicBool,
+    ) -> Result<Option<Flush>> {
+        let Some(pipeline) = &self.pipeline else { return Err(Error::ReadOnly) };
+        let job = self.next_job_id();
+        let Some(last) = parts.iter().filter_map(last_seqno).max() else { return Ok(None) };
+        pipeline.wait_visible(last).map_err(Error::failed)?; // P4: complete
+        if !planted_faults::planted("facade-flush-before-log-sync") {
+            pipeline.persist().map_err(Error::failed)?; // P5
+        }
+        let epoch = Epoch(last.get());
+        let made = match parts {
+            [Sealed::Batch(table)] => vec![(Arc::clone(&table.entry), Some(Arc::clone(table)))],
+            _ => {
+                let outputs = self.flush_memtables(keyspace, parts, job, epoch, cancel)?;
+                outputs.tables.into_iter().map(|entry| (entry, None)).collect()
+            }
+        };
+        let added = made.into_iter().map(|(entry, handle)| {
+            let handle = handle.unwrap_or_else(|| self.table_handle(keyspace.id, &entry));
+            (AddedTable { level: Level::ZERO, run: epoch, table: entry }, handle)
+        });
+        Ok(Some(Flush { job, last, added: added.collect() }))
+    }
+
+    /// Flushes everything sealed in every keyspace by one edit, which also moves the log floor: what recovery does with
+    /// the part of the log that was never claimed as durable (L4). Runs before there are jobs or writers.
+    pub(crate) fn flush_recovered(&self) -> Result<()> {
+        let keyspaces = self.keyspace_list();
+        let mut flushed = Vec::new();
+        let mut edit = Edit::default();
+        for keyspace in &keyspaces {
+            self.seal(keyspace)?;
+            let sealed = keyspace.history.current().sealed().to_vec();
+            let mut added = Vec::new();
+            for parts in flush_groups(&sealed) {
+                if let Some(flush) = self.make_flush(keyspace, &parts, &self.closed)? {
+                    added.extend(flush.added);
+                }
+            }
+            if let Some(last) = sealed.iter().filter_map(last_seqno).max() {
+                edit.changes.push(flush_change(keyspace, &added, last));
+                edit.changes.push(Change::RaiseLastSeqno(last));
+            }
+            flushed.push((keyspace, sealed, added));
+        }
+        let parts: Vec<_> = flushed.iter().map(|(keyspace, sealed, _)| (keyspace.id, sealed.as_slice())).collect();
+        edit.changes.extend(self.log_progress(&parts));
+        self.commit_edit(edit).map_err(EditError::into_error)?;
+        for (keyspace, sealed, added) in &flushed {
+            self.install_flush(keyspace, sealed, added);
+        }
+        Ok(())
+    }
+
+    fn flush_memtables(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        job: JobId,
+        epoch: Epoch,
+        cancel: &AtomicBool,
+    ) -> Result<Outputs> {
+        let memtables = parts.iter().rev().filter_map(|part| match part {
+            Sealed::Memtable(memtable) if !memtable.is_empty() => Some(Source::Memtable(memtable.cursor())),
+            _ => None,
+        });
+        let merged = MergeCursor::new(memtables.collect());
+        let (floor, snapshots) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let current = keyspace.history.current_full();
+        let mut older = OlderRuns::all(current.version());
+        // A batch placed below these memtables is flushed before them, so every older entry is in a table by now.
+        let mut collector = Collector::new(floor, &snapshots, |key: &[u8]| older.may_hold(key));
+        let to = Destination { level: Level::ZERO, epoch, job, inputs: &[], bounds: &[] };
+        self.write_tables(keyspace, merged, &mut collector, to, cancel)
+    }
+
+    fn install_flush(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        added: &[(AddedTable, Arc<Table>)],
+    ) -> Outcome {
+        match keyspace.history.install(|current| current.install_flush(parts, added)) {
+            Ok(_) => Outcome::Done,
+            Err(refusal) => {
+                // A clear came between the edit and this: its own edit takes the tables out of the manifest (P12).
+                tracing::info!(keyspace = keyspace.name, %refusal, "flush installed in the manifest alone");
+                Outcome::Abandoned
+            }
+        }
+    }
+
+    fn compact_next(&self, cancel: &AtomicBool) -> Result<bool> {
+        loop {
+            let (keyspace, plan, job) = {
+                let mut jobs = lock(&self.jobs);
+                if jobs.compactions_running >= self.compactions_max() {
+                    return Ok(false);
+                }
+                let Some(id) = jobs.look_for_compaction.first().copied() else { return Ok(false) };
+                let Some(keyspace) = self.keyspace_by_id(id) else {
+                    jobs.look_for_compaction.remove(&id);
+                    continue;
+                };
+                match self.claim_plan(&mut jobs, &keyspace, Demand::Steady) {
+                    Some((plan, job)) => (keyspace, plan, job),
+                    None => {
+                        jobs.look_for_compaction.remove(&id);
+                        continue;
+                    }
+                }
+            };
+            self.compact_claimed(&keyspace, &plan, job, cancel)?;
+            return Ok(self.job_succeeded());
+        }
+    }
+
+    /// How many compactions may run at once: one thread stays free for flushes (flush before compaction).
+    fn compactions_max(&self) -> usize {
+        self.options.background_threads.saturating_sub(1).max(1)
+    }
+
+    /// Picks a plan and begins it, under the lock that guards both.
+    fn claim_plan(&self, jobs: &mut Jobs, keyspace: &KeyspaceShared, demand: Demand<'_>) -> Option<(Plan, JobId)> {
+        let busy = jobs.compacting.entry(keyspace.id).or_default();
+        let current = keyspace.history.current_full();
+        let options = keyspace.options.compaction();
+        let input =
+            PickInput { version: current.version(), busy, options: &options, oldest_sealed_epoch: None, demand };
+        let Some(plan) = compaction::pick::pick(&input) else {
+            if busy.is_empty() {
+                jobs.compacting.remove(&keyspace.id);
+            }
+            return None;
+        };
+        let job = self.next_job_id();
+        busy.begin(job, &plan);
+        jobs.compactions_running += 1;
+        Some((plan, job))
+    }
+
+    /// Carries a claimed plan out, installs it and gives the claim back.
+    fn compact_claimed(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        plan: &Plan,
+        job: JobId,
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
+        let outcome = self.compact(keyspace, plan, job, cancel);
+        {
+            let mut jobs = lock(&self.jobs);
+            jobs.compactions_running -= 1;
+            if let Some(busy) = jobs.compacting.get_mut(&keyspace.id) {
+                busy.end(job);
+                if busy.is_empty() {
+                    jobs.compacting.remove(&keyspace.id);
+                }
+            }
+            jobs.wants_look(keyspace.id);
+        }
+        self.update_pace(keyspace);
+        outcome
+    }
+
+    fn compact(&self, keyspace: &Arc<KeyspaceShared>, plan: &Plan, job: JobId, cancel: &AtomicBool) -> Result<Outcome> {
+        let began = self.environment.clock.monotonic();
+        tracing::info!(%job, keyspace = keyspace.name, %plan, "compaction begins");
+        let current = keyspace.history.current_full();
+        let inputs = plan_tables(&current, plan);
+        if inputs.len() != plan.inputs.len() {
+            // A clear came since the plan was made.
+            return Ok(Outcome::Abandoned);
+        }
+        let outputs = match plan.kind {
+            PlanKind::Merge => self.merge_tables(keyspace, &current, plan, &inputs, job, cancel)?.tables,
+            _ => Vec::new(),
+        };
+        let change = plan.change(keyspace.id, current.version(), &outputs);
+        let Change::ReplaceTables { removed, added, .. } = &change else { unreachable!("a plan replaces tables") };
+        // A moved table keeps its handle: one per table and process (R5).
+        let added: Vec<_> = added
+            .iter()
+            .map(|place| {
+                let moved = inputs.iter().find(|table| table.id() == place.table.id).cloned();
+                (place.clone(), moved.unwrap_or_else(|| self.table_handle(keyspace.id, &place.table)))
+            })
+            .collect();
+        let removed = removed.clone();
+        let mut edit = Edit::of(change);
+        edit.changes.extend(self.log_progress(&[]));
+        let manifest = match self.commit_edit(edit) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                self.abandon_tables(&error, outputs.iter().map(|entry| entry.id));
+                return self.edit_abandoned(error, job);
+            }
+        };
+        if let Err(refusal) = keyspace.history.install(|current| current.replace_tables(&removed, &added)) {
+            tracing::info!(%job, keyspace = keyspace.name, %refusal, "compaction installed in the manifest alone");
+        }
+        self.after_edit(&manifest);
+        let bytes: u64 = outputs.iter().map(|entry| entry.bytes).sum();
+        self.counters.compacted(plan.output_level, plan.input_bytes, bytes);
+        let took = self.environment.clock.monotonic().saturating_sub(began);
+        tracing::info!(%job, keyspace = keyspace.name, tables = outputs.len(), bytes, ?took, "compaction ends");
+        Ok(Outcome::Done)
+    }
+
+    fn merge_tables(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        current: &Arc<SuperVersion>,
+        plan: &Plan,
+        inputs: &[Arc<Table>],
+        job: JobId,
+        cancel: &AtomicBool,
+    ) -> Result<Outputs> {
+        let mut sources = Vec::new();
+        for (_, run) in current.version().runs_newest_first() {
+            let chosen: Vec<Arc<Table>> = run
+                .tables()
+                .iter()
+                .filter(|table| inputs.iter().any(|input| input.id() == table.id()))
+                .cloned()
+                .collect();
+            if !chosen.is_empty() {
+                sources.push(Source::Run(RunCursor::for_compaction(&self.parts, &chosen)));
+            }
+        }
+        let merged = MergeCursor::new(sources);
+        let (floor, snapshots) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let mut older = plan.older_runs(current.version());
+        let mut collector = Collector::new(floor, &snapshots, |key: &[u8]| older.may_hold(key));
+        let ids: Vec<TableId> = plan.inputs.iter().map(|(_, id)| *id).collect();
+        let bounds = compaction::next_level_bounds(plan, current.version());
+        let to = Destination { level: plan.output_level, epoch: plan.table_epoch, job, inputs: &ids, bounds: &bounds };
+        self.write_tables(keyspace, merged, &mut collector, to, cancel)
+    }
+
+    /// Compacts everything of `keyspace` that overlaps a range down to the last level, on the caller's thread, beside
+    /// whatever the background does.
+    pub(crate) fn compact_range(&self, keyspace: &Arc<KeyspaceShared>, min: &[u8], max: Option<&[u8]>) -> Result<()> {
+        self.writable()?;
+        let range = KeyRange { min, max, rewrite_before: self.next_table_id() };
+        loop {
+            keyspace.check_alive()?;
+            self.check_open()?;
+            let claimed = {
+                let mut jobs = lock(&self.jobs);
+                let claimed = self.claim_plan(&mut jobs, keyspace, Demand::Range(range));
+                let busy = jobs.compacting.get(&keyspace.id).cloned().unwrap_or_default();
+                claimed.ok_or(busy)
+            };
+            match claimed {
+                Ok((plan, job)) => {
+                    self.compact_claimed(keyspace, &plan, job, &self.closed)?;
+                }
+                Err(busy) if busy.is_empty() => return Ok(()),
+                // A running job holds what is needed: wait until the set of running jobs has changed.
+                Err(busy) => {
+                    let held: Vec<JobId> = busy.jobs().map(|(job, _)| job).collect();
+                    self.wait_for_jobs(|jobs| {
+                        let now = jobs.compacting.get(&keyspace.id);
+                        !held.iter().all(|id| now.is_some_and(|busy| busy.jobs().any(|(job, _)| job == *id)))
+                    })?;
+                }
+            }
+        }
+    }
+
+    /// Waits until `done` of the jobs holds; with zero threads runs jobs meanwhile (P9).
+    pub(crate) fn wait_for_jobs(&self, done: impl Fn(&Jobs) -> bool) -> Result<()> {
+        let Some(scheduler) = self.scheduler() else { return Ok(()) };
+        match scheduler.wait_until(|| self.closed.load(Ordering::Relaxed) || done(&lock(&self.jobs))) {
+            Ok(()) => Ok(()),
+            Err(WaitError::Failed(failure)) => Err(Error::from_job(failure)),
+            Err(WaitError::ShutDown) => Err(Error::Closed),
+            Err(error) => Err(Error::InvalidInput { what: error.to_string() }),
+        }
+    }
+
+    /// Writes the tables of a flush or compaction. Whatever the failure, none is left behind (C4).
+    fn write_tables<F: FnMut(&[u8]) -> bool>(
+        &self,
+        keyspace: &KeyspaceShared,
+        merged: MergeCursor<Source>,
+        collector: &mut Collector<'_, F>,
+        to: Destination<'_>,
+        cancel: &AtomicBool,
+    ) -> Result<Outputs> {
+        let tables_dir = self.paths.tables_dir();
+        let output = Output {
+            files: self.files(),
+            dir: &tables_dir,
+            table_options: &table_options(&keyspace.options, to.level),
+            table_bytes_target: keyspace.options.table_bytes,
+            bounds: to.bounds,
+            next_table_id: &|| self.next_table_id(),
+            database_id: self.manifest.current().database_id,
+            keyspace: keyspace.id,
+            level: to.level,
+            epoch: to.epoch,
+            job: to.job,
+            inputs: to.inputs,
+        };
+        let progress = Progress::default();
+        let control = Control { cancel, progress: &progress, before_write: &|_| {} };
+        compaction::merge_into_tables(merged, collector, &output, &control).map_err(|error| match error {
+            RunError::Read(error) => error,
+            RunError::Write(error) => error.into(),
+            RunError::Install(error) => error.into(),
+            RunError::Cancelled => Error::Closed,
+            other => Error::InvalidInput { what: other.to_string() },
+        })
+    }
+
+    /// Commits an edit that was installed in memory before it is durable, such as a clear.
+    pub(crate) fn commit_installed_edit(&self, edit: Edit) -> Result<()> {
+        match self.commit_edit(edit) {
+            Ok(manifest) => {
+                self.after_edit(&manifest);
+                Ok(())
+            }
+            Err(EditError::Refused(_)) => Ok(()),
+            Err(error) => Err(self.edit_failed(error)),
+        }
+    }
+
+    /// An edit that is certainly not durable leaves its tables unnamed for ever: they go now (C4). If nobody knows, they
+    /// stay until reopening (M7).
+    fn abandon_tables(&self, error: &EditError, tables: impl Iterator<Item = TableId>) {
+        if !matches!(error, EditError::Uncertain(_)) {
+            tables.for_each(|table| self.remove_unnamed_table(table));
+        }
+    }
+
+    fn edit_abandoned(&self, error: EditError, job: JobId) -> Result<Outcome> {
+        match error {
+            EditError::Refused(refusal) => {
+                tracing::info!(%job, %refusal, "job abandoned");
+                Ok(Outcome::Abandoned)
+            }
+            error => Err(self.edit_failed(error)),
+        }
+    }
+
+    fn edit_failed(&self, error: EditError) -> Error {
+        match error {
+            EditError::Refused(refusal) => Error::InvalidInput { what: refusal.to_string() },
+            EditError::Certain(error) => error,
+            EditError::Uncertain(error) => self.fail(error),
+        }
+    }
+
+    /// What a durable edit makes possible: segments below its floor can go (L5).
+    fn after_edit(&self, manifest: &Manifest) {
+        if let Some(pipeline) = &self.pipeline {
+            let floor = manifest.log_floor;
+            let name = write_ahead_log::SegmentName { id: floor.segment, salt: floor.salt };
+            if let Err(error) = pipeline.journal().recycle_before(name) {
+                tracing::warn!(%error, "old log segments stay for now");
+            }
+        }
+    }
+
+    /// Frees what nobody uses any more, and returns whether there was anything.
+    pub(crate) fn tidy_up(&self) -> bool {
+        let freed = self.retired.collect();
+        let (floor, registered) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let mut forgot = false;
+        for keyspace in self.keyspace_list() {
+            if keyspace.history.current().predecessor().is_some() {
+                forgot |= keyspace.history.forget_predecessors(floor, &registered);
+            }
+        }
+        let removed = self.remove_obsolete_tables();
+        let replaced = match self.manifest.collect_obsolete() {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::warn!(%error, "replaced manifest files stay until the next opening");
+                0
+            }
+        };
+        freed > 0 || forgot || removed > 0 || replaced > 0
+    }
+
+    /// R5: deletes the tables that nobody holds and the durable manifest does not name.
+    fn remove_obsolete_tables(&self) -> usize {
+        let gone = self.obsolete.collect(|| {
+            let manifest = self.manifest.current();
+            let named: BTreeSet<(KeyspaceId, TableId)> = manifest
+                .keyspaces
+                .values()
+                .flat_map(|keyspace| keyspace.tables().map(|(_, _, table)| (keyspace.id, table.id)))
+                .collect();
+            move |keyspace, table| named.contains(&(keyspace, table))
+        });
+        for (_, table) in &gone {
+            self.remove_unnamed_table(*table);
+        }
+        gone.len()
+    }
+
+    /// P10: what writers of a keyspace are told, from what the last change of its super version left to do.
+    pub(crate) fn update_pace(&self, keyspace: &KeyspaceShared) {
+        let current = keyspace.history.current();
+        let options = keyspace.options.compaction();
+        let load = Load {
+            l0_runs: current.version().runs(Level::ZERO).len() as u64,
+            sealed_bytes: sealed_bytes(&current),
+            pending_bytes: compaction::pick::pending_bytes(current.version(), &options),
+        };
+        // Per KiB written; each writer scales it by what it writes.
+        let pace = match compaction::pace::pace(&keyspace.options.limits(), &load, 1024) {
+            Pace::Proceed => PACE_FREE,
+            Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_WAIT - 1),
+            Pace::Wait(_) => PACE_WAIT,
+        };
+        keyspace.pace.store(pace, Ordering::Relaxed);
+    }
+
+    fn job_succeeded(&self) -> bool {
+        lock(&self.jobs).error = None;
+        true
+    }
+
+    /// Keeps the failure in view (P8). A certain one is tried again whenever the background is woken: at the next seal, or
+    /// when somebody waits. Any other fails the database.
+    fn job_failed(&self, error: Error) -> JobFailure {
+        tracing::warn!(%error, "a background job failed");
+        lock(&self.jobs).error = Some(error.clone());
+        if !error.is_retryable() {
+            self.fail(error.clone());
+        }
+        JobFailure::new(error)
+    }
+
+    /// Why background work does not get on, if it does not.
+    pub(crate) fn background_error(&self) -> Option<Error> {
+        lock(&self.jobs).error.clone()
+    }
+}
+
+/// The tables of a flush, before anything names them.
+struct Flush {
+    job: JobId,
+    last: SeqNo,
+    added: Vec<(AddedTable, Arc<Table>)>,
+}
+
+/// Sealed parts as flushes take them, oldest first: memtables that follow each other together, batches alone.
+fn flush_groups(sealed: &[SealedPart]) -> impl Iterator<Item = Vec<SealedPart>> {
+    let together =
+        |left: &SealedPart, right: &SealedPart| matches!((left, right), (Sealed::Memtable(_), Sealed::Memtable(_)));
+    sealed.chunk_by(together).rev().map(|newest_first| newest_first.iter().rev().cloned().collect())
+}
+
+/// The change that installs a flush (P6).
+fn flush_change(keyspace: &KeyspaceShared, added: &[(AddedTable, Arc<Table>)], last: SeqNo) -> Change {
+    Change::ReplaceTables {
+        keyspace: keyspace.id,
+        removed: Vec::new(),
+        added: added.iter().map(|(place, _)| place.clone()).collect(),
+        flushed_seqno: Some(last),
+    }
+}
+
+/// Where a job's tables go, and what their properties say of it.
+struct Destination<'a> {
+    level: Level,
+    epoch: Epoch,
+    job: JobId,
+    inputs: &'a [TableId],
+    /// Where tables of the level below end.
+    bounds: &'a [Box<[u8]>],
+}
+
+/// What the manifest says of a table, from what its writer or its reader says.
+pub(crate) fn table_entry(id: TableId, job: JobId, epoch: Epoch, summary: &TableSummary) -> TableEntry {
+    TableEntry {
+        id,
+        bytes: summary.bytes,
+        checksum: summary.checksum,
+        min_key: summary.min_key.clone(),
+        max_key: summary.max_key.clone(),
+        min_seqno: summary.min_seqno,
+        max_seqno: summary.max_seqno,
+        entries: summary.entries,
+        tombstones: summary.tombstones,
+        logical_bytes: summary.logical_bytes,
+        epoch,
+        job,
+        seqno_base: 0,
+    }
+}
+
+/// The tables that a plan names, in the version at hand.
+fn plan_tables(current: &SuperVersion, plan: &Plan) -> Vec<Arc<Table>> {
+    let named = |level, id| plan.inputs.contains(&(level, id));
+    current.version().tables().filter(|(level, table)| named(*level, table.id())).map(|(_, t)| Arc::clone(t)).collect()
+}
+
+/// Bytes in sealed memtables and placed batches.
+pub(crate) fn sealed_bytes(current: &SuperVersion) -> u64 {
+    let bytes = |part: &SealedPart| match part {
+        Sealed::Memtable(memtable) => memtable.memory_usage(),
+        Sealed::Batch(_) => 0,
+    };
+    current.sealed().iter().map(bytes).sum()
+}
+
+/// How the tables of a level are written (T4): levels 0 and 1 uncompressed.
+pub(crate) fn table_options(options: &KeyspaceOptions, level: Level) -> TableOptions {
+    TableOptions {
+        block_bytes: options.block_bytes as usize,
+        compression: if level.get() <= 1 { Compression::None } else { options.compression },
+        filter_bits_per_key: options.filter_bits_per_key as u8,
+        ..TableOptions::default()
+    }
+}

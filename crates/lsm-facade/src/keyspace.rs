@@ -1,0 +1,235 @@
+//! One keyspace, in the words of a `BTreeMap`.
+
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use internal_key::Kind;
+use write_ahead_log::RecordKind;
+
+use crate::core::{KeyspaceShared, last_seqno};
+use crate::database::Handle;
+use crate::iterator::{Iter, KeyBounds, RangeCursor, RangeView, owned_bounds, prefix_bounds};
+use crate::stats::KeyspaceStats;
+use crate::{Durability, KeyspaceOptions, Result, Slice};
+
+/// A named, ordered map from keys to values within a [`Database`](crate::Database). Made by
+/// [`Database::keyspace`](crate::Database::keyspace).
+///
+/// Cheap to clone, `Send + Sync`; every call may be made from any thread. Keys are ordered bytewise; the empty key is a
+/// key. Writes are durable as [`Durability::Buffered`] unless the handle says otherwise
+/// ([`with_durability`](Self::with_durability)). A handle keeps the database open. Once the keyspace is dropped its
+/// writes fail with [`Error::KeyspaceDropped`](crate::Error::KeyspaceDropped), its reads find nothing, and snapshots taken
+/// before still read what they saw.
+#[derive(Clone)]
+pub struct Keyspace {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) shared: Arc<KeyspaceShared>,
+    durability: Durability,
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyspace({:?}, {})", self.shared.name, self.shared.id)
+    }
+}
+
+impl Keyspace {
+    pub(crate) fn new(handle: &Arc<Handle>, shared: Arc<KeyspaceShared>) -> Self {
+        Self { handle: Arc::clone(handle), shared, durability: Durability::default() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The options it was created with.
+    pub fn options(&self) -> &KeyspaceOptions {
+        &self.shared.options
+    }
+
+    /// A handle whose writes are answered as `durability` says.
+    #[must_use]
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { durability, ..self.clone() }
+    }
+
+    /// Gives `key` the value `value`, replacing what it had.
+    ///
+    /// Cost: one copy into the mapped log and one into the memtable.
+    ///
+    /// # Errors
+    /// - [`Error::KeyTooLong`](crate::Error::KeyTooLong), [`Error::ValueTooLong`](crate::Error::ValueTooLong): nothing
+    ///   was written.
+    /// - [`Error::DiskFull`](crate::Error::DiskFull), [`Error::Io`](crate::Error::Io): nothing was written; it may
+    ///   succeed later.
+    /// - [`Error::Failed`](crate::Error::Failed): the database takes no writes until it is reopened.
+    /// - [`Error::KeyspaceDropped`](crate::Error::KeyspaceDropped), [`Error::ReadOnly`](crate::Error::ReadOnly),
+    ///   [`Error::Closed`](crate::Error::Closed).
+    #[inline]
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let core = &self.handle.core;
+        core.write_one(&self.shared, Kind::Put, key.as_ref(), value.as_ref(), self.durability)?;
+        Ok(())
+    }
+
+    /// Removes `key`, whether it has a value or not.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    #[inline]
+    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.handle.core.write_one(&self.shared, Kind::Delete, key.as_ref(), &[], self.durability)?;
+        Ok(())
+    }
+
+    /// The value of `key`.
+    ///
+    /// Takes no lock and writes to no memory that another thread reads (R1).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`](crate::Error::Corrupt), [`Error::Io`](crate::Error::Io) if a table cannot be read,
+    /// [`Error::KeyTooLong`](crate::Error::KeyTooLong), [`Error::Closed`](crate::Error::Closed).
+    #[inline]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.handle.core.get(&self.shared, key.as_ref())
+    }
+
+    /// Whether `key` has a value. Costs what [`get`](Self::get) costs, without the value.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    #[inline]
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.handle.core.contains(&self.shared, key.as_ref())
+    }
+
+    /// The row with the smallest key.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn first_key_value(&self) -> Result<Option<(Slice, Slice)>> {
+        self.iter().next().transpose()
+    }
+
+    /// The row with the largest key.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn last_key_value(&self) -> Result<Option<(Slice, Slice)>> {
+        self.iter().next_back().transpose()
+    }
+
+    /// Whether there is no row.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.first_key_value()?.is_none())
+    }
+
+    /// All rows in key order, as they are now.
+    pub fn iter(&self) -> Iter {
+        Iter::new(self.view((Bound::Unbounded, Bound::Unbounded)))
+    }
+
+    /// The rows whose keys lie in `range`, in key order, as they are now. An inverted range is empty.
+    ///
+    /// ```
+    /// # fn main() -> lsm_facade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let database = lsm_facade::Database::open(dir.path())?;
+    /// let words = database.keyspace("words")?;
+    /// for word in ["ant", "bee", "cat"] {
+    ///     words.insert(word, "")?;
+    /// }
+    /// let mut range = words.range("b"..);
+    /// assert_eq!(range.next().unwrap()?.0, b"bee");
+    /// assert_eq!(range.next_back().unwrap()?.0, b"cat");
+    /// assert!(range.next().is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+        Iter::new(self.view(owned_bounds(&range)))
+    }
+
+    /// The rows whose keys begin with `prefix`, in key order, as they are now. The empty prefix begins every key.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        Iter::new(self.view(prefix_bounds(prefix.as_ref())))
+    }
+
+    /// A cursor over all rows, as they are now: for looking at rows in place and for seeking.
+    pub fn cursor(&self) -> RangeCursor {
+        RangeCursor::new(&self.view((Bound::Unbounded, Bound::Unbounded)))
+    }
+
+    /// A cursor over the rows whose keys lie in `range`, as they are now.
+    pub fn cursor_in<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> RangeCursor {
+        RangeCursor::new(&self.view(owned_bounds(&range)))
+    }
+
+    /// Removes every row at once (P12): one log record and one manifest edit, whatever the size. Snapshots taken before
+    /// keep what they saw. Returns when it is durable.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert). After [`Error::DiskFull`](crate::Error::DiskFull) or
+    /// [`Error::Io`](crate::Error::Io) from the manifest the rows are gone all the same, and stay so.
+    pub fn clear(&self) -> Result<()> {
+        self.handle.core.restart_keyspace(&self.shared, RecordKind::ClearKeyspace)
+    }
+
+    /// Writes everything that is only in memory and the log to tables, and returns when they are installed.
+    ///
+    /// # Errors
+    /// What kept the flush from succeeding, as for [`insert`](Self::insert).
+    pub fn flush(&self) -> Result<()> {
+        let core = &self.handle.core;
+        core.writable()?;
+        core.seal(&self.shared)?;
+        let newest = self.shared.history.current().sealed().first().and_then(last_seqno);
+        let Some(target) = newest else { return Ok(()) };
+        self.shared.flush_requested.store(true, Ordering::Relaxed);
+        core.request_look(&self.shared);
+        core.wait_for_flush(&self.shared, target)
+    }
+
+    /// Compacts the rows whose keys lie in `range` down to one run in the last level, flushing first. Returns when that
+    /// is done; reads and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// What kept it from succeeding, as for [`insert`](Self::insert).
+    pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+        self.flush()?;
+        // The picker's bounds are inclusive: an excluded bound only makes it look at a table more.
+        let (start, end) = owned_bounds(&range);
+        let min = match &start {
+            Bound::Included(key) | Bound::Excluded(key) => &**key,
+            Bound::Unbounded => &[],
+        };
+        let max = match &end {
+            Bound::Included(key) | Bound::Excluded(key) => Some(&**key),
+            Bound::Unbounded => None,
+        };
+        self.handle.core.compact_range(&self.shared, min, max)
+    }
+
+    /// [`compact_range`](Self::compact_range) over everything.
+    ///
+    /// # Errors
+    /// As [`compact_range`](Self::compact_range).
+    pub fn compact(&self) -> Result<()> {
+        self.compact_range::<&[u8]>(..)
+    }
+
+    /// What it consists of now.
+    pub fn stats(&self) -> KeyspaceStats {
+        KeyspaceStats::of(&self.shared)
+    }
+
+    fn view(&self, bounds: KeyBounds) -> RangeView {
+        let (super_version, seqno) = self.handle.core.view(&self.shared);
+        RangeView { handle: Arc::clone(&self.handle), super_version, seqno, bounds }
+    }
+}

@@ -1,0 +1,535 @@
+//! Opening: from a directory to an open database, removing nothing before everything has been seen (M2).
+//!
+//! ```text
+//!   lock ─▶ manifest ─▶ every named table is there ─▶ replay the log above the flushed writes ─▶ seal its end (L4)
+//!        ─▶ flush what lies beyond the last claim (L4), or commit the manifest anew (M2) ─▶ remove leftovers ─▶ jobs
+//! ```
+//!
+//! - **M2** What opening saw is durable before anything is removed, and only files of this database are.
+//! - **M6** Creating can be interrupted anywhere and simply done again.
+//! - **L3** A torn tail is cut and reported; damage before a claim is an error and nothing is changed.
+//! - **L4** Nothing is appended to a replayed segment.
+//! - **P6** Replay skips what is flushed; the next seqno exceeds all in manifest, tables and log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use commit_pipeline::{Pipeline, PipelineOptions};
+use compaction::Scheduler;
+use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
+use manifest::{Change, Edit, ManifestError, ManifestStore, OpenMode, TableEntry};
+use skiplist_memtable::{Memtable, Reservation};
+use version_history::{Frontier, SnapshotRegistry};
+use write_ahead_log::{Log, LogOptions, LogPosition, Record, RecordKind, ReplayOptions, ReplayReport, SegmentName};
+
+use crate::batch_format::{self, BatchPart, BatchReference};
+use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, lock};
+use crate::jobs::Jobs;
+use crate::options::{DatabaseOptions, KeyspaceOptions};
+use crate::stats::Counters;
+use crate::{Error, Result};
+
+/// Opens or creates the database in `path`.
+pub(crate) fn open(path: &Path, options: DatabaseOptions) -> Result<Arc<Core>> {
+    let files = Arc::clone(&options.environment.files);
+    if options.create_if_missing && !options.read_only {
+        create_directory(&*files, path)?;
+    }
+    let directory_lock = if options.read_only {
+        None
+    } else if files.exists(path)? {
+        Some(files.lock_dir(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::WouldBlock => Error::Locked { path: path.to_owned(), source: Arc::new(source) },
+            _ => Error::from_file(source),
+        })?)
+    } else {
+        return Err(Error::NotFound { path: path.to_owned() });
+    };
+    let (manifest, created) = open_manifest(path, &options)?;
+    let parts = Parts::new(path, options, manifest);
+    let core = if parts.options.read_only { open_for_reading(parts)? } else { open_for_writing(parts, created)? };
+    *lock(&core.directory_lock) = directory_lock;
+    Ok(core)
+}
+
+/// Makes the database's directory, durable in its parent (M6).
+fn create_directory(files: &dyn file_system::FileSystem, path: &Path) -> Result<()> {
+    if files.exists(path)? {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_directory(files, parent)?;
+        files.create_dir(path)?;
+        files.sync_dir(parent)?;
+    } else {
+        files.create_dir(path)?;
+    }
+    Ok(())
+}
+
+/// The manifest, and whether it was created just now.
+fn open_manifest(path: &Path, options: &DatabaseOptions) -> Result<(ManifestStore, bool)> {
+    let mode = if options.read_only { OpenMode::ReadOnly } else { OpenMode::ReadWrite };
+    let store_options = options.manifest();
+    match ManifestStore::open(&options.environment, path, mode, store_options) {
+        Ok(_) if options.error_if_exists => Err(Error::Exists { path: path.to_owned() }),
+        Ok(store) => Ok((store, false)),
+        Err(ManifestError::NotFound { .. }) if options.create_if_missing && !options.read_only => {
+            let store = ManifestStore::create(&options.environment, path, store_options, &Edit::default())?;
+            Ok((store, true))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What replay gathers, keyspace by keyspace.
+struct Recovered {
+    keyspaces: BTreeMap<KeyspaceId, RecoveredKeyspace>,
+    /// Tables that replayed batch references name: they must not be removed.
+    referenced: BTreeSet<TableId>,
+    last_seqno: SeqNo,
+    /// `None` where there is no log yet.
+    report: Option<ReplayReport>,
+}
+
+struct RecoveredKeyspace {
+    id: KeyspaceId,
+    name: String,
+    options: KeyspaceOptions,
+    flushed_seqno: SeqNo,
+    super_version: Arc<SuperVersion>,
+    dropped: Option<SeqNo>,
+    cleared: Option<SeqNo>,
+}
+
+impl RecoveredKeyspace {
+    fn new_memtable(&self) -> Arc<Memtable> {
+        Arc::new(Memtable::new(&crate::core::memtable_options(&self.options)))
+    }
+
+    /// Applies one replayed entry, sealing as the memtables fill.
+    fn apply(&mut self, seqno: SeqNo, entry: &batch_format::BatchEntry<'_>) {
+        let bytes = Memtable::entry_bytes(entry.key.len(), entry.value.len());
+        let active = self.super_version.active();
+        let full = active.data_bytes() + bytes as u64 > self.options.memtable_bytes;
+        if full && !active.is_empty() {
+            self.super_version = Arc::new(self.super_version.seal(self.new_memtable()));
+        }
+        let reservation = Reservation { bytes, entries: 1, first_seqno: seqno, last_seqno: seqno };
+        let active = self.super_version.active();
+        let mut range = active.reserve(reservation);
+        active.insert(&mut range, entry.key, Trailer::new(seqno, entry.kind), entry.value);
+    }
+}
+
+fn replay(parts: &Parts) -> Result<Recovered> {
+    let manifest = parts.manifest.current();
+    let mut keyspaces = BTreeMap::new();
+    for state in manifest.keyspaces.values() {
+        let options = KeyspaceOptions::from_manifest(&state.options)?;
+        let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
+        let recovered = RecoveredKeyspace {
+            id: state.id,
+            name: state.name.clone(),
+            flushed_seqno: state.flushed_seqno.max(state.created_seqno),
+            super_version: Arc::new(SuperVersion::new(active, parts.version_of(state))),
+            options,
+            dropped: None,
+            cleared: None,
+        };
+        keyspaces.insert(state.id, recovered);
+    }
+    let mut last_seqno = manifest.last_seqno;
+    let mut referenced = BTreeSet::new();
+    let on_record = |record: Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let count = apply_record(parts, &mut keyspaces, &mut referenced, &record)?;
+        if let Some(last) = count.checked_sub(1).and_then(|rest| record.first_seqno.checked_add(rest)) {
+            last_seqno = last_seqno.max(last);
+        }
+        Ok(())
+    };
+    let floor = SegmentName { id: manifest.log_floor.segment, salt: manifest.log_floor.salt };
+    let claimed = LogPosition { segment: manifest.claim.segment, offset: manifest.claim.offset };
+    let report = write_ahead_log::replay(
+        &parts.environment,
+        &parts.paths.log_dir(),
+        manifest.database_id.0,
+        floor,
+        claimed,
+        ReplayOptions { salvage: parts.options.salvage },
+        on_record,
+    )?;
+    if report.cut_bytes > 0 {
+        tracing::warn!(bytes = report.cut_bytes, at = %report.end, "the log ended in an incomplete write, which was cut");
+    }
+    Ok(Recovered { keyspaces, referenced, last_seqno, report: Some(report) })
+}
+
+/// Applies one record and returns how many sequence numbers it holds.
+fn apply_record(
+    parts: &Parts,
+    keyspaces: &mut BTreeMap<KeyspaceId, RecoveredKeyspace>,
+    referenced: &mut BTreeSet<TableId>,
+    record: &Record<'_>,
+) -> Result<u64> {
+    let first = record.first_seqno;
+    let damaged = |source: batch_format::BatchError| {
+        let what = format!("record of {} at {}: {source}", record.kind, record.position);
+        Error::corrupt(RecordError { what })
+    };
+    let next_keyspace_id = parts.manifest.current().next_keyspace_id;
+    // A keyspace that the manifest does not know was dropped, unless its id was never given away.
+    let known = |id: KeyspaceId| -> Result<()> {
+        if id < next_keyspace_id {
+            return Ok(());
+        }
+        let what = format!("record at {} names {id}: expected an id below {next_keyspace_id}", record.position);
+        Err(Error::corrupt(RecordError { what }))
+    };
+    match record.kind {
+        RecordKind::Batch => {
+            let entries = batch_format::decode(record.payload).map_err(damaged)?;
+            let count = u64::from(entries.remaining());
+            for (entry, offset) in entries.zip(0..) {
+                let entry = entry.map_err(damaged)?;
+                known(entry.keyspace)?;
+                let Some(keyspace) = keyspaces.get_mut(&entry.keyspace) else { continue };
+                let seqno = seqno_at(record, offset)?;
+                if seqno > keyspace.flushed_seqno && keyspace.dropped.is_none() {
+                    keyspace.apply(seqno, &entry);
+                }
+            }
+            Ok(count)
+        }
+        RecordKind::BatchReference => {
+            let reference = BatchReference::decode(record.payload).map_err(damaged)?;
+            let mut last = first;
+            for part in &reference.parts {
+                known(part.keyspace)?;
+                let entry = batch_table_entry(parts, part, first)?;
+                last = last.max(entry.max_seqno);
+                let Some(keyspace) = keyspaces.get_mut(&part.keyspace) else { continue };
+                if entry.max_seqno <= keyspace.flushed_seqno || keyspace.dropped.is_some() {
+                    continue;
+                }
+                referenced.insert(part.table);
+                let handle = parts.table_handle(part.keyspace, &Arc::new(entry));
+                let new_active = keyspace.new_memtable();
+                keyspace.super_version = Arc::new(keyspace.super_version.seal_around_batch(new_active, handle));
+            }
+            Ok(last.get() - first.get() + 1)
+        }
+        RecordKind::ClearKeyspace | RecordKind::DropKeyspace => {
+            let id = batch_format::decode_keyspace(record.payload).map_err(damaged)?;
+            known(id)?;
+            if let Some(keyspace) = keyspaces.get_mut(&id)
+                && first > keyspace.flushed_seqno
+            {
+                // Nobody can hold a snapshot from before: the past is not linked.
+                keyspace.super_version = Arc::new(SuperVersion::new(keyspace.new_memtable(), Arc::default()));
+                match record.kind {
+                    RecordKind::DropKeyspace => keyspace.dropped = Some(first),
+                    _ => keyspace.cleared = Some(first),
+                }
+            }
+            Ok(1)
+        }
+        RecordKind::Seal | RecordKind::End => Ok(0),
+        kind => {
+            let what = format!("record at {} is of kind {kind}, which this version does not replay", record.position);
+            Err(Error::Unsupported { source: Arc::new(RecordError { what }) })
+        }
+    }
+}
+
+fn seqno_at(record: &Record<'_>, offset: u64) -> Result<SeqNo> {
+    record.first_seqno.checked_add(offset).ok_or_else(|| {
+        let what = format!("record at {} runs past the last sequence number", record.position);
+        Error::corrupt(RecordError { what })
+    })
+}
+
+/// What a manifest would say of a batch's table (P11): read from the table itself.
+fn batch_table_entry(parts: &Parts, part: &BatchPart, first: SeqNo) -> Result<TableEntry> {
+    let path = parts.paths.table(part.table);
+    let expected = sstable_format::Expected {
+        bytes: part.bytes,
+        database_id: parts.manifest.current().database_id.0,
+        keyspace: part.keyspace,
+        table: part.table,
+        seqno_base: first.get(),
+    };
+    let read = sstable_format::ReadOptions { access: sstable_format::Access::Pread, block_cache: None };
+    let reader = sstable_format::TableReader::open(parts.files(), &path, expected, read)?;
+    let properties = reader.properties();
+    let entry = TableEntry {
+        id: part.table,
+        bytes: part.bytes,
+        checksum: part.checksum,
+        min_key: properties.min_key.clone(),
+        max_key: properties.max_key.clone(),
+        min_seqno: properties.min_seqno,
+        max_seqno: properties.max_seqno,
+        entries: properties.entries,
+        tombstones: properties.tombstones,
+        logical_bytes: properties.logical_bytes,
+        epoch: Epoch(0),
+        job: JobId(0),
+        seqno_base: 0,
+    };
+    match first.checked_add(properties.max_seqno.get()) {
+        Some(last) => Ok(crate::write::rebased(&entry, first, last)),
+        None => {
+            let what = format!("{}: its sequence numbers run past the last at base {first}", path.display());
+            Err(Error::corrupt(RecordError { what }))
+        }
+    }
+}
+
+/// What is wrong with a record whose checksum is right.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct RecordError {
+    what: String,
+}
+
+/// Checks that every table that the manifest names is there with its length, and nothing else: opening does not read
+/// tables (M2).
+fn check_tables(parts: &Parts) -> Result<()> {
+    for keyspace in parts.manifest.current().keyspaces.values() {
+        for (_, _, table) in keyspace.tables() {
+            let path = parts.paths.table(table.id);
+            let what = match parts.files().file_len(&path) {
+                Ok(bytes) if bytes == table.bytes => continue,
+                Ok(bytes) => format!("{}: {bytes} bytes long, expected {}", path.display(), table.bytes),
+                Err(error) if error.is_not_found() => {
+                    format!("{}: missing, expected {} bytes of {}", path.display(), table.bytes, keyspace.name)
+                }
+                Err(error) => return Err(error.into()),
+            };
+            return Err(Error::corrupt(RecordError { what }));
+        }
+    }
+    Ok(())
+}
+
+fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered) -> Core {
+    let mut keyspaces = Keyspaces::default();
+    for recovered in recovered.keyspaces.into_values().filter(|keyspace| keyspace.dropped.is_none()) {
+        let first = SuperVersion::clone(&recovered.super_version);
+        let shared = KeyspaceShared::new(recovered.id, recovered.name, recovered.options, first, &parts);
+        keyspaces.insert(Arc::new(shared));
+    }
+    Core {
+        parts: Arc::new(parts),
+        pipeline,
+        frozen_visible: Frontier::new(recovered.last_seqno),
+        snapshots: Arc::new(SnapshotRegistry::new(SeqNo::ZERO)),
+        keyspaces: RwLock::new(keyspaces),
+        membership: Mutex::new(()),
+        jobs: Mutex::new(Jobs::default()),
+        scheduler: OnceLock::new(),
+        counters: Counters::default(),
+        closed: AtomicBool::new(false),
+        directory_lock: Mutex::new(None),
+    }
+}
+
+fn open_for_reading(parts: Parts) -> Result<Arc<Core>> {
+    check_tables(&parts)?;
+    let recovered = replay(&parts)?;
+    let core = new_core(parts, None, recovered);
+    // A later file may be gone by the time it is read: every table is opened now, and stays open (M5).
+    for keyspace in core.keyspace_list() {
+        for (_, table) in keyspace.history.current_full().version().tables() {
+            core.reader(table)?;
+        }
+    }
+    Ok(Arc::new(core))
+}
+
+fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
+    if !created {
+        check_tables(&parts)?;
+    }
+    let files = Arc::clone(&parts.environment.files);
+    for dir in [parts.paths.tables_dir(), parts.paths.log_dir()] {
+        if !files.exists(&dir)? {
+            files.create_dir(&dir)?;
+            files.sync_dir(parts.paths.dir())?;
+        }
+    }
+    let log_options = LogOptions {
+        segment_bytes: parts.options.log_segment_bytes,
+        way: parts.options.log_way,
+        ..LogOptions::default()
+    };
+    let manifest = parts.manifest.current();
+    let no_log_yet = manifest.log_floor == manifest::LogFloor::default();
+    let (log, tail, recovered) = if no_log_yet {
+        let (log, tail) = Log::create(
+            &parts.environment,
+            &parts.paths.log_dir(),
+            manifest.database_id.0,
+            log_options,
+            manifest.next_segment_id,
+        )?;
+        let start = log.first_segment();
+        let edit = Edit::of(Change::RaiseLogFloor(manifest::LogFloor { segment: start.id, salt: start.salt }))
+            .and(parts.taken_ids(&log));
+        parts.commit_edit(edit).map_err(EditError::into_error)?;
+        let recovered = Recovered {
+            keyspaces: BTreeMap::new(),
+            referenced: BTreeSet::new(),
+            last_seqno: manifest.last_seqno,
+            report: None,
+        };
+        (log, tail, with_empty_keyspaces(&parts, recovered)?)
+    } else {
+        let recovered = replay(&parts)?;
+        let report = recovered.report.as_ref().expect("replay makes a report");
+        let (log, tail) = Log::resume(
+            &parts.environment,
+            &parts.paths.log_dir(),
+            manifest.database_id.0,
+            log_options,
+            report,
+            manifest.next_segment_id,
+            recovered.last_seqno.checked_add(1).unwrap_or(SeqNo::MAX),
+        )?;
+        (log, tail, recovered)
+    };
+    let beyond_claim = recovered.report.as_ref().is_some_and(|report| report.beyond_claim);
+    let referenced = recovered.referenced.clone();
+    let operations: Vec<Change> = recovered.keyspaces.values().filter_map(RecoveredKeyspace::operation).collect();
+    let pipeline = Pipeline::new(log, tail, recovered.last_seqno, PipelineOptions::default());
+    let clean = manifest.closed_cleanly;
+    drop(manifest);
+    let core = Arc::new(new_core(parts, Some(pipeline), recovered));
+    finish_recovery(&core, operations, beyond_claim, clean)?;
+    remove_leftovers(&core, &referenced)?;
+    start_jobs(&core).map_err(|source| Error::Io { source: Arc::new(source) })?;
+    Ok(core)
+}
+
+impl RecoveredKeyspace {
+    /// The manifest change that a replayed clear or drop still lacks.
+    fn operation(&self) -> Option<Change> {
+        match (self.dropped, self.cleared) {
+            (Some(_), _) => Some(Change::DropKeyspace { id: self.id }),
+            (None, Some(at)) => Some(Change::ClearKeyspace { id: self.id, at }),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The keyspaces of a database that has no log yet.
+fn with_empty_keyspaces(parts: &Parts, mut recovered: Recovered) -> Result<Recovered> {
+    for state in parts.manifest.current().keyspaces.values() {
+        let options = KeyspaceOptions::from_manifest(&state.options)?;
+        let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
+        let keyspace = RecoveredKeyspace {
+            id: state.id,
+            name: state.name.clone(),
+            options,
+            flushed_seqno: state.flushed_seqno,
+            super_version: Arc::new(SuperVersion::new(active, parts.version_of(state))),
+            dropped: None,
+            cleared: None,
+        };
+        recovered.keyspaces.insert(state.id, keyspace);
+    }
+    Ok(recovered)
+}
+
+/// Makes durable what opening saw (M2, L4): replayed clears and drops, what lies beyond the last claim, the manifest.
+fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool, clean: bool) -> Result<()> {
+    if !operations.is_empty() {
+        let edit = Edit { changes: operations };
+        core.commit_edit(edit).map_err(EditError::into_error)?;
+    }
+    if beyond_claim && !planted_faults::planted("facade-replayed-tail-not-flushed") {
+        core.flush_recovered()?;
+    } else if !clean {
+        let edit = Edit { changes: core.log_progress(&[]) };
+        core.commit_edit(edit).map_err(EditError::into_error)?;
+    }
+    if let Some(pipeline) = &core.pipeline {
+        pipeline.journal().release_claims();
+    }
+    Ok(())
+}
+
+/// M2: temporary names, and those files of this database that neither the manifest nor the replayed log names.
+fn remove_leftovers(core: &Core, referenced: &BTreeSet<TableId>) -> Result<()> {
+    core.manifest.remove_leftovers()?;
+    let manifest = core.manifest.current();
+    let mut named: BTreeSet<TableId> = referenced.clone();
+    for keyspace in manifest.keyspaces.values() {
+        named.extend(keyspace.tables().map(|(_, _, table)| table.id));
+    }
+    let dir = core.paths.tables_dir();
+    for entry in core.files().read_dir(&dir)? {
+        let path = dir.join(&entry.name);
+        let temporary = entry.name.starts_with(file_system::TEMPORARY_PREFIX);
+        let unnamed = manifest::paths::parse_table_name(&entry.name).is_some_and(|id| !named.contains(&id));
+        let ours = || {
+            sstable_format::read_header(core.files(), &path)
+                .is_ok_and(|header| header.database_id == manifest.database_id.0)
+        };
+        if !entry.is_dir && (temporary || (unnamed && ours())) {
+            tracing::info!(file = entry.name, "removed a file that an interrupted job left");
+            core.files().remove_file(&path)?;
+        }
+    }
+    if let Some(pipeline) = &core.pipeline {
+        pipeline.journal().remove_unnamed()?;
+    }
+    Ok(())
+}
+
+fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
+    {
+        let mut jobs = lock(&core.jobs);
+        for keyspace in core.keyspace_list() {
+            core.update_pace(&keyspace);
+            jobs.wants_look(keyspace.id);
+        }
+    }
+    let source: Arc<dyn compaction::JobSource> = Arc::clone(core) as _;
+    let scheduler = Arc::new(Scheduler::start(core.options.background_threads, source)?);
+    let first = core.scheduler.set(Arc::clone(&scheduler));
+    assert!(first.is_ok(), "jobs are started once");
+    scheduler.notify();
+    Ok(())
+}
+
+/// Closes: jobs end, the log gets its end and is synced, the manifest vouches for it (L3), the lock goes.
+///
+/// Idempotent. What is in memtables stays in the log: closing is prompt.
+pub(crate) fn close(core: &Core) -> Result<()> {
+    if core.closed.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    if let Some(scheduler) = core.scheduler() {
+        scheduler.shut_down();
+    }
+    let closed = core.pipeline.as_ref().map_or(Ok(()), |pipeline| close_log(core, pipeline));
+    core.tables.collect();
+    lock(&core.directory_lock).take();
+    closed
+}
+
+fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
+    let mut tail = pipeline.close()?;
+    let mut changes = core.log_progress(&[]);
+    let end = pipeline.journal().close(&mut tail)?;
+    changes.push(Change::RaiseClaim(claim(end)));
+    changes.push(Change::RaiseLastSeqno(pipeline.next_seqno().before()));
+    changes.push(Change::SetClosedCleanly(true));
+    core.tidy_up();
+    core.commit_edit(Edit { changes }).map_err(EditError::into_error)?;
+    Ok(())
+}

@@ -1,0 +1,487 @@
+//! What a database and a keyspace can be told, checked before any effect.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use compaction::{CompactionOptions, Limits, Strategy};
+use file_system::{Environment, LogFileWay};
+use manifest::ManifestOptions;
+use serde_json::{Value, json};
+use sstable_format::{Access, Compression};
+
+use crate::{Database, Error, Result};
+
+/// When a commit is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Durability {
+    /// When it survives the death of the process: it lies in a shared map of the log (or was written to it). The
+    /// operating system writes it to the disk in its own time; a power cut may lose the newest of these commits, always
+    /// as a suffix and never half of one.
+    #[default]
+    Buffered,
+    /// When it survives a power cut: a sync of the log that began after the commit was logged has succeeded (P7).
+    Synced,
+}
+
+/// How a database is opened. Made by [`Database::builder`]; [`open`](Self::open) checks every option before it
+/// touches the disk.
+///
+/// ```
+/// # fn main() -> lsm_facade::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let database = lsm_facade::Database::builder(dir.path())
+///     .block_cache_bytes(64 << 20)
+///     .background_threads(1)
+///     .open()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `open` is called"]
+pub struct DatabaseBuilder {
+    pub(crate) path: PathBuf,
+    pub(crate) options: DatabaseOptions,
+}
+
+/// The options of a [`DatabaseBuilder`], as checked.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseOptions {
+    pub(crate) environment: Environment,
+    pub(crate) create_if_missing: bool,
+    pub(crate) error_if_exists: bool,
+    pub(crate) read_only: bool,
+    pub(crate) salvage: bool,
+    pub(crate) block_cache_bytes: u64,
+    pub(crate) open_tables_max: usize,
+    pub(crate) background_threads: usize,
+    pub(crate) access: Access,
+    pub(crate) log_way: LogFileWay,
+    pub(crate) log_segment_bytes: u64,
+    pub(crate) log_bytes_max: u64,
+    pub(crate) large_batch_bytes: Option<u64>,
+    pub(crate) edit_file_bytes: Option<u64>,
+}
+
+impl DatabaseBuilder {
+    pub(crate) fn new(path: &Path) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().clamp(1, 4));
+        let options = DatabaseOptions {
+            environment: Environment::real(),
+            create_if_missing: true,
+            error_if_exists: false,
+            read_only: false,
+            salvage: false,
+            block_cache_bytes: 64 << 20,
+            open_tables_max: 4096,
+            background_threads: threads,
+            access: Access::Mapped,
+            log_way: LogFileWay::Mapped,
+            log_segment_bytes: 64 << 20,
+            log_bytes_max: 1 << 30,
+            large_batch_bytes: None,
+            edit_file_bytes: None,
+        };
+        Self { path: path.to_owned(), options }
+    }
+
+    /// Whether a database is created where there is none. Default: yes.
+    pub fn create_if_missing(mut self, yes: bool) -> Self {
+        self.options.create_if_missing = yes;
+        self
+    }
+
+    /// Whether an existing database is an error. Default: no.
+    pub fn error_if_exists(mut self, yes: bool) -> Self {
+        self.options.error_if_exists = yes;
+        self
+    }
+
+    /// Opens for reading only: takes no lock, writes and removes nothing, so that a database that another process has
+    /// open can be read as it was at some moment. Every table is opened at once. Default: no.
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.options.read_only = yes;
+        self
+    }
+
+    /// Whether opening goes on after damage in the log, leaving out what cannot be read (L3). Default: no: damage is
+    /// an error and nothing is changed.
+    pub fn salvage_log(mut self, yes: bool) -> Self {
+        self.options.salvage = yes;
+        self
+    }
+
+    /// Bytes of decompressed blocks (and of all blocks under [`Access::Pread`]) kept in memory. Default: 64 MiB; 0
+    /// keeps none.
+    pub fn block_cache_bytes(mut self, bytes: u64) -> Self {
+        self.options.block_cache_bytes = bytes;
+        self
+    }
+
+    /// How many tables are kept open (mapped, or with a descriptor) at once. At least 8. Default: 4096.
+    pub fn open_tables_max(mut self, tables: usize) -> Self {
+        self.options.open_tables_max = tables;
+        self
+    }
+
+    /// Threads for flushes and compactions. 0 runs nothing in the background: [`Database::run_one_job`] steps, and
+    /// whoever has to wait for a job runs it, so that a run is deterministic. At most 64. Default: the number of
+    /// cores, at most 4.
+    pub fn background_threads(mut self, threads: usize) -> Self {
+        self.options.background_threads = threads;
+        self
+    }
+
+    /// How tables are read. Default: [`Access::Mapped`]. A failing disk under a map ends the process with a signal,
+    /// under [`Access::Pread`] it is an error.
+    pub fn access(mut self, access: Access) -> Self {
+        self.options.access = access;
+        self
+    }
+
+    /// How the log is written. Default: [`LogFileWay::Mapped`], where the file system is known to be safe for it.
+    pub fn log_way(mut self, way: LogFileWay) -> Self {
+        self.options.log_way = way;
+        self
+    }
+
+    /// Bytes of one log segment. 16 KiB to 1 GiB. Default: 64 MiB.
+    pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
+        self.options.log_segment_bytes = bytes;
+        self
+    }
+
+    /// Above this many bytes of log the keyspace that holds the oldest unflushed write is flushed (L5). At least two
+    /// segments. Default: 1 GiB.
+    pub fn log_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.log_bytes_max = bytes;
+        self
+    }
+
+    /// Batches whose log record would be larger than this are written as tables of their own and only referred to by
+    /// the log (P11). At most a quarter of a segment, which is the default.
+    pub fn large_batch_bytes(mut self, bytes: u64) -> Self {
+        self.options.large_batch_bytes = Some(bytes);
+        self
+    }
+
+    /// What a manifest edit may cost in bytes before edits go to an edit file instead of rewriting level files (M3).
+    /// Default: 4 KiB.
+    pub fn edit_file_bytes(mut self, bytes: u64) -> Self {
+        self.options.edit_file_bytes = Some(bytes);
+        self
+    }
+
+    /// The outside world: files, clock, randomness. Default: the operating system's.
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.options.environment = environment;
+        self
+    }
+
+    /// Opens the database.
+    ///
+    /// Reads the manifest, checks that what it names is there, replays the log, and only then removes what nothing
+    /// names any more (M2). If the last owner was killed, whatever of the log was never claimed as durable is flushed
+    /// first (L4). Cost: one read per level file, one inspection per table, and the log above the flushed writes.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidOption`]: an option is out of its range. Nothing was touched.
+    /// - [`Error::NotFound`], [`Error::Exists`], [`Error::Locked`].
+    /// - [`Error::Corrupt`], [`Error::Unsupported`]: the files are left as they are.
+    /// - [`Error::Io`], [`Error::DiskFull`]: opening again may succeed.
+    pub fn open(self) -> Result<Database> {
+        self.options.check()?;
+        Database::open_with(&self.path, self.options)
+    }
+}
+
+impl DatabaseOptions {
+    fn check(&self) -> Result<()> {
+        in_range("open_tables_max", self.open_tables_max as u64, 8, 1 << 20)?;
+        in_range("background_threads", self.background_threads as u64, 0, 64)?;
+        in_range("log_segment_bytes", self.log_segment_bytes, 16 << 10, 1 << 30)?;
+        in_range("log_bytes_max", self.log_bytes_max, 2 * self.log_segment_bytes, u64::MAX)?;
+        if let Some(bytes) = self.large_batch_bytes {
+            in_range("large_batch_bytes", bytes, 64, self.log_segment_bytes / 4)?;
+        }
+        if self.read_only && self.error_if_exists {
+            return Err(Error::InvalidOption {
+                name: "error_if_exists".to_owned(),
+                expected: "false when read_only is set".to_owned(),
+                found: "true".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn manifest(&self) -> ManifestOptions {
+        let default = ManifestOptions::default();
+        ManifestOptions { edit_bytes_free: self.edit_file_bytes.unwrap_or(default.edit_bytes_free), ..default }
+    }
+
+    /// The largest batch payload that goes into the log itself.
+    pub(crate) fn inline_batch_bytes(&self) -> u64 {
+        self.large_batch_bytes.unwrap_or(self.log_segment_bytes / 4)
+    }
+}
+
+fn in_range(name: &str, found: u64, min: u64, max: u64) -> Result<()> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    let expected = if max == u64::MAX { format!("at least {min}") } else { format!("{min} to {max}") };
+    Err(Error::InvalidOption { name: name.to_owned(), expected, found: found.to_string() })
+}
+
+/// How a keyspace is kept. Stored with it; an existing keyspace keeps the options it was created with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct KeyspaceOptions {
+    pub(crate) memtable_bytes: u64,
+    pub(crate) write_buffer_bytes: u64,
+    pub(crate) block_bytes: u64,
+    pub(crate) table_bytes: u64,
+    pub(crate) filter_bits_per_key: u64,
+    pub(crate) compression: Compression,
+    pub(crate) strategy: Strategy,
+    pub(crate) level_zero_runs_max: u64,
+    pub(crate) level_base_bytes: u64,
+    pub(crate) level_size_ratio: u64,
+    pub(crate) fifo_bytes_max: u64,
+}
+
+impl Default for KeyspaceOptions {
+    fn default() -> Self {
+        Self {
+            memtable_bytes: 4 << 20,
+            write_buffer_bytes: 64 << 20,
+            block_bytes: 4096,
+            table_bytes: 64 << 20,
+            filter_bits_per_key: 10,
+            compression: Compression::Lz4,
+            strategy: Strategy::Leveled,
+            level_zero_runs_max: 4,
+            level_base_bytes: 256 << 20,
+            level_size_ratio: 10,
+            fifo_bytes_max: 1 << 30,
+        }
+    }
+}
+
+impl KeyspaceOptions {
+    /// Bytes at which the active memtable is sealed. Cache-sized is fastest. 1 KiB to 1 GiB. Default: 4 MiB.
+    pub fn memtable_bytes(mut self, bytes: u64) -> Self {
+        self.memtable_bytes = bytes;
+        self
+    }
+
+    /// Bytes of memtables at which a flush is due; writers are slowed down, then stopped, as twice as much is
+    /// approached (P10). At least `memtable_bytes`. Default: 64 MiB.
+    pub fn write_buffer_bytes(mut self, bytes: u64) -> Self {
+        self.write_buffer_bytes = bytes;
+        self
+    }
+
+    /// Uncompressed bytes of a table block. 512 to 1 MiB. Default: 4096.
+    pub fn block_bytes(mut self, bytes: u64) -> Self {
+        self.block_bytes = bytes;
+        self
+    }
+
+    /// Bytes at which a compaction begins the next table. 4 KiB to 16 GiB. Default: 64 MiB.
+    pub fn table_bytes(mut self, bytes: u64) -> Self {
+        self.table_bytes = bytes;
+        self
+    }
+
+    /// Bits per key of the tables' filters; 0 for none. At most 32. Default: 10 (about 1 % false positives).
+    pub fn filter_bits_per_key(mut self, bits: u64) -> Self {
+        self.filter_bits_per_key = bits;
+        self
+    }
+
+    /// Compression below level 1; levels 0 and 1 are never compressed (T4). Default: lz4.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// How tables are compacted. Default: leveled.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Hard limit of runs in level 0; compaction begins at 85 % of it (C1). 2 to 1000. Default: 4.
+    pub fn level_zero_runs_max(mut self, runs: u64) -> Self {
+        self.level_zero_runs_max = runs;
+        self
+    }
+
+    /// Bytes of the first level below level 0, before dynamic sizing. 4 KiB or more. Default: 256 MiB.
+    pub fn level_base_bytes(mut self, bytes: u64) -> Self {
+        self.level_base_bytes = bytes;
+        self
+    }
+
+    /// How many times larger each level is than the one above. 2 to 100. Default: 10.
+    pub fn level_size_ratio(mut self, ratio: u64) -> Self {
+        self.level_size_ratio = ratio;
+        self
+    }
+
+    /// Bytes of tables above which [`Strategy::Fifo`] drops the oldest. Default: 1 GiB.
+    pub fn fifo_bytes_max(mut self, bytes: u64) -> Self {
+        self.fifo_bytes_max = bytes;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        in_range("memtable_bytes", self.memtable_bytes, 1 << 10, 1 << 30)?;
+        in_range("write_buffer_bytes", self.write_buffer_bytes, self.memtable_bytes, 1 << 40)?;
+        in_range("block_bytes", self.block_bytes, 512, 1 << 20)?;
+        in_range("table_bytes", self.table_bytes, 4 << 10, 16 << 30)?;
+        in_range("filter_bits_per_key", self.filter_bits_per_key, 0, 32)?;
+        in_range("level_zero_runs_max", self.level_zero_runs_max, 2, 1000)?;
+        in_range("level_base_bytes", self.level_base_bytes, 4 << 10, u64::MAX)?;
+        in_range("level_size_ratio", self.level_size_ratio, 2, 100)
+    }
+
+    /// The options by name, as the manifest keeps them.
+    pub(crate) fn to_manifest(&self) -> BTreeMap<String, Value> {
+        let compression = match self.compression {
+            Compression::None => "none",
+            _ => "lz4",
+        };
+        let strategy = match self.strategy {
+            Strategy::Tiered => "tiered",
+            Strategy::Fifo => "fifo",
+            _ => "leveled",
+        };
+        let pairs = [
+            ("memtable_bytes", json!(self.memtable_bytes)),
+            ("write_buffer_bytes", json!(self.write_buffer_bytes)),
+            ("block_bytes", json!(self.block_bytes)),
+            ("table_bytes", json!(self.table_bytes)),
+            ("filter_bits_per_key", json!(self.filter_bits_per_key)),
+            ("compression", json!(compression)),
+            ("strategy", json!(strategy)),
+            ("level_zero_runs_max", json!(self.level_zero_runs_max)),
+            ("level_base_bytes", json!(self.level_base_bytes)),
+            ("level_size_ratio", json!(self.level_size_ratio)),
+            ("fifo_bytes_max", json!(self.fifo_bytes_max)),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// The options that the manifest keeps; what it does not name has its default.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for an unknown name, a value of another type, or one out of its range.
+    pub(crate) fn from_manifest(stored: &BTreeMap<String, Value>) -> Result<Self> {
+        let mut options = Self::default();
+        for (name, value) in stored {
+            let invalid = |expected: &str| Error::InvalidOption {
+                name: name.clone(),
+                expected: expected.to_owned(),
+                found: value.to_string(),
+            };
+            let number = || value.as_u64().ok_or_else(|| invalid("a whole number"));
+            match name.as_str() {
+                "memtable_bytes" => options.memtable_bytes = number()?,
+                "write_buffer_bytes" => options.write_buffer_bytes = number()?,
+                "block_bytes" => options.block_bytes = number()?,
+                "table_bytes" => options.table_bytes = number()?,
+                "filter_bits_per_key" => options.filter_bits_per_key = number()?,
+                "level_zero_runs_max" => options.level_zero_runs_max = number()?,
+                "level_base_bytes" => options.level_base_bytes = number()?,
+                "level_size_ratio" => options.level_size_ratio = number()?,
+                "fifo_bytes_max" => options.fifo_bytes_max = number()?,
+                "compression" => {
+                    options.compression = match value.as_str() {
+                        Some("none") => Compression::None,
+                        Some("lz4") => Compression::Lz4,
+                        _ => return Err(invalid("\"none\" or \"lz4\"")),
+                    }
+                }
+                "strategy" => {
+                    options.strategy = match value.as_str() {
+                        Some("leveled") => Strategy::Leveled,
+                        Some("tiered") => Strategy::Tiered,
+                        Some("fifo") => Strategy::Fifo,
+                        _ => return Err(invalid("\"leveled\", \"tiered\" or \"fifo\"")),
+                    }
+                }
+                _ => return Err(invalid("an option that this version knows")),
+            }
+        }
+        options.check()?;
+        Ok(options)
+    }
+
+    /// The picker's view of these options.
+    pub(crate) fn compaction(&self) -> CompactionOptions {
+        CompactionOptions {
+            strategy: self.strategy,
+            l0_runs_max: self.level_zero_runs_max as u32,
+            level_base_bytes: self.level_base_bytes,
+            level_multiplier: self.level_size_ratio as u32,
+            table_bytes_target: self.table_bytes,
+            // Levels 0 and 1 are never compressed (T4), so that a move across that border rewrites.
+            formats: std::array::from_fn(|level| u8::from(level > 1 && self.compression != Compression::None)),
+            tier_runs_max: self.level_zero_runs_max as u32,
+            fifo_bytes_max: self.fifo_bytes_max,
+            ..CompactionOptions::default()
+        }
+    }
+
+    /// Where writers are slowed down, and stopped (P10).
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            // Those that the picker calls full, those that arrive while one compaction runs, and as many again.
+            l0_runs: self.level_zero_runs_max * 3,
+            sealed_bytes: self.write_buffer_bytes.max(2 * self.memtable_bytes) * 2,
+            pending_bytes: (64 * self.level_base_bytes).max(64 << 20),
+            ..Limits::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_read_back_from_the_manifest() {
+        let options =
+            KeyspaceOptions::default().memtable_bytes(1 << 12).strategy(Strategy::Tiered).table_bytes(1 << 20);
+        assert_eq!(KeyspaceOptions::from_manifest(&options.to_manifest()).unwrap(), options);
+    }
+
+    #[test]
+    fn an_unknown_or_mistyped_stored_option_is_named() {
+        for (name, value) in [("colour", json!("red")), ("block_bytes", json!("4096")), ("strategy", json!("none"))] {
+            let mut stored = KeyspaceOptions::default().to_manifest();
+            stored.insert(name.to_owned(), value);
+            match KeyspaceOptions::from_manifest(&stored) {
+                Err(Error::InvalidOption { name: found, .. }) => assert_eq!(found, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused_before_anything_is_touched() {
+        let dir = std::path::Path::new("/nonexistent/for/certain");
+        let builder = || Database::builder(dir);
+        for refused in [
+            builder().open_tables_max(1),
+            builder().background_threads(65),
+            builder().log_segment_bytes(1),
+            builder().log_bytes_max(1),
+            builder().large_batch_bytes(1 << 30),
+            builder().read_only(true).error_if_exists(true),
+        ] {
+            assert!(matches!(refused.open(), Err(Error::InvalidOption { .. })));
+        }
+    }
+}

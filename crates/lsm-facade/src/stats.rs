@@ -1,0 +1,222 @@
+//! Figures: what a database and its keyspaces consist of, and what they have done since they were opened.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use internal_key::Level;
+use version_history::Sealed;
+
+use crate::Error;
+use crate::core::KeyspaceShared;
+
+/// Counts since opening. Relaxed everywhere: figures, read by `stats` alone.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) flushes: AtomicU64,
+    pub(crate) flushed_bytes: AtomicU64,
+    pub(crate) stalls: AtomicU64,
+    pub(crate) delays: AtomicU64,
+    pub(crate) waited_ns: AtomicU64,
+    compactions: [AtomicU64; Level::COUNT],
+    compaction_read_bytes: AtomicU64,
+    compaction_written_bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn compacted(&self, into: Level, read: u64, written: u64) {
+        self.compactions[into.index()].fetch_add(1, Ordering::Relaxed);
+        self.compaction_read_bytes.fetch_add(read, Ordering::Relaxed);
+        self.compaction_written_bytes.fetch_add(written, Ordering::Relaxed);
+    }
+}
+
+/// What a database has done since it was opened, and what it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The sequence number of the last visible write.
+    pub visible_seqno: u64,
+    /// Commits since opening.
+    pub commits: u64,
+    /// Syncs of the log since opening.
+    pub log_syncs: u64,
+    /// Bytes of all log segments.
+    pub log_bytes: u64,
+    /// Flushes since opening, and bytes of the tables that they wrote.
+    pub flushes: u64,
+    /// Bytes of the tables that flushes wrote.
+    pub flushed_bytes: u64,
+    /// Compactions since opening, by the level they wrote to.
+    pub compactions: [u64; Level::COUNT],
+    /// Bytes of the tables that compactions read.
+    pub compaction_read_bytes: u64,
+    /// Bytes of the tables that compactions wrote.
+    pub compaction_written_bytes: u64,
+    /// Commits that waited at a hard limit (P10).
+    pub stalls: u64,
+    /// Commits that were delayed above a soft limit (P10).
+    pub delays: u64,
+    /// Nanoseconds that commits were held up before their reservation, in all (P10).
+    pub waited_ns: u64,
+    /// Distinct sequence numbers that snapshots hold.
+    pub snapshots: u64,
+    /// Bytes of blocks in the cache.
+    pub block_cache_bytes: u64,
+    /// Each keyspace, by name.
+    pub keyspaces: Vec<KeyspaceStats>,
+}
+
+impl Stats {
+    pub(crate) fn count(&mut self, counters: &Counters) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.flushes = load(&counters.flushes);
+        self.flushed_bytes = load(&counters.flushed_bytes);
+        self.compactions = std::array::from_fn(|level| load(&counters.compactions[level]));
+        self.compaction_read_bytes = load(&counters.compaction_read_bytes);
+        self.compaction_written_bytes = load(&counters.compaction_written_bytes);
+        self.stalls = load(&counters.stalls);
+        self.delays = load(&counters.delays);
+        self.waited_ns = load(&counters.waited_ns);
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "visible seqno   {}", self.visible_seqno)?;
+        writeln!(f, "commits         {} ({} log syncs)", self.commits, self.log_syncs)?;
+        writeln!(f, "log             {} bytes", self.log_bytes)?;
+        writeln!(f, "flushes         {} ({} bytes)", self.flushes, self.flushed_bytes)?;
+        let compactions: u64 = self.compactions.iter().sum();
+        let (read, written) = (self.compaction_read_bytes, self.compaction_written_bytes);
+        writeln!(f, "compactions     {compactions} ({read} bytes read, {written} written)")?;
+        writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
+        writeln!(f, "snapshots       {}", self.snapshots)?;
+        writeln!(f, "block cache     {} bytes", self.block_cache_bytes)?;
+        for keyspace in &self.keyspaces {
+            write!(f, "{keyspace}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a keyspace consists of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyspaceStats {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: u32,
+    /// Entries in memtables, active and sealed: every version and tombstone counts.
+    pub memtable_entries: u64,
+    /// Memory of its memtables in bytes.
+    pub memtable_bytes: u64,
+    /// Sealed memtables and batches that wait to be flushed.
+    pub sealed: u64,
+    /// Each level that holds a table.
+    pub levels: Vec<LevelStats>,
+}
+
+/// What one level of a keyspace holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LevelStats {
+    /// The level.
+    pub level: u8,
+    /// Its runs.
+    pub runs: u64,
+    /// Its tables.
+    pub tables: u64,
+    /// Bytes of its table files.
+    pub bytes: u64,
+    /// Entries in its tables: every version and tombstone counts.
+    pub entries: u64,
+    /// Tombstones among them.
+    pub tombstones: u64,
+    /// Bytes of keys and values in its tables, uncompressed.
+    pub logical_bytes: u64,
+}
+
+impl KeyspaceStats {
+    pub(crate) fn of(keyspace: &KeyspaceShared) -> Self {
+        let current = keyspace.history.current();
+        let sealed = current.sealed().iter().filter_map(|sealed| match sealed {
+            Sealed::Memtable(memtable) => Some(memtable),
+            Sealed::Batch(_) => None,
+        });
+        let memtables = || sealed.clone().chain([current.active()]);
+        let mut levels = Vec::new();
+        for level in (0..Level::COUNT as u8).map(Level) {
+            let runs = current.version().runs(level);
+            if runs.is_empty() {
+                continue;
+            }
+            let entries = || runs.iter().flat_map(|run| run.tables()).map(|table| &table.entry);
+            levels.push(LevelStats {
+                level: level.get(),
+                runs: runs.len() as u64,
+                tables: entries().count() as u64,
+                bytes: entries().map(|entry| entry.bytes).sum(),
+                entries: entries().map(|entry| entry.entries).sum(),
+                tombstones: entries().map(|entry| entry.tombstones).sum(),
+                logical_bytes: entries().map(|entry| entry.logical_bytes).sum(),
+            });
+        }
+        Self {
+            name: keyspace.name.clone(),
+            id: keyspace.id.get(),
+            memtable_entries: memtables().map(|memtable| memtable.entries()).sum(),
+            memtable_bytes: memtables().map(|memtable| memtable.memory_usage()).sum(),
+            sealed: current.sealed().len() as u64,
+            levels,
+        }
+    }
+}
+
+impl fmt::Display for KeyspaceStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "keyspace {:?} (ks{})", self.name, self.id)?;
+        let (entries, bytes, sealed) = (self.memtable_entries, self.memtable_bytes, self.sealed);
+        writeln!(f, "  memtables     {entries} entries, {bytes} bytes, {sealed} sealed")?;
+        for level in &self.levels {
+            let LevelStats { level, runs, tables, bytes, entries, tombstones, .. } = level;
+            writeln!(
+                f,
+                "  L{level}            {runs} runs, {tables} tables, {bytes} bytes, {entries} entries, {tombstones} tombstones"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a database takes writes and its background work gets on.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Health {
+    /// Everything goes on.
+    Well,
+    /// Background work fails for a cause that may go away, such as a full disk; it is tried again. Reads go on, and so
+    /// do writes until the memory for them is used up.
+    Degraded {
+        /// The last failure.
+        cause: Error,
+    },
+    /// No more writes until the database is reopened (P8). Reads go on.
+    Failed {
+        /// The first cause.
+        cause: Error,
+    },
+    /// The database was closed.
+    Closed,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Well => f.write_str("well"),
+            Self::Degraded { cause } => write!(f, "degraded: {cause}"),
+            Self::Failed { cause } => write!(f, "failed: {cause}"),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}

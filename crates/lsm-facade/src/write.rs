@@ -1,0 +1,421 @@
+//! The writing side: what happens before the reservation, in it, and after it.
+//!
+//! ```text
+//! check, encode, wait for room ─▶ reserve: seqnos, log range, arena ranges, sealing ─▶ log ─▶ apply ─▶ visible
+//!          (P1, P10)                       (P1, P4, P11, P12)                          (P2)   (P2)     (P3)
+//! ```
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use commit_pipeline::{CommitError, Request};
+use internal_key::{Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SeqNo, Trailer};
+use manifest::TableEntry;
+use skiplist_memtable::{ArenaRange, Memtable, Reservation};
+use sstable_format::{TableIdentity, TableWriter};
+use write_ahead_log::{LogError, Payload, RecordKind};
+
+use crate::batch::{Part, WriteBatch, check_lengths};
+use crate::batch_format::{
+    self, BATCH_HEADER_BYTES, BatchPart, BatchReference, ENTRY_HEADER_BYTES, encode_entry, encode_keyspace,
+};
+use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_WAIT};
+use crate::{Durability, Error, Result};
+
+thread_local! {
+    /// Where a single write is encoded: one allocation per thread instead of one per write.
+    static ENCODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes of encoding memory that a thread keeps between writes.
+const ENCODED_BYTES_KEPT: usize = 1 << 20;
+
+impl Core {
+    /// Writes one entry: [`Self::write`] without a batch around it.
+    pub(crate) fn write_one(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        kind: Kind,
+        key: &[u8],
+        value: &[u8],
+        durability: Durability,
+    ) -> Result<SeqNo> {
+        check_lengths(key, value)?;
+        let bytes = BATCH_HEADER_BYTES + ENTRY_HEADER_BYTES + key.len() + value.len();
+        if bytes as u64 > self.options.inline_batch_bytes() {
+            let mut batch = WriteBatch::new().with_durability(durability);
+            batch.push(keyspace, kind, key, value)?;
+            return self.write_large(&batch);
+        }
+        let pipeline = self.writable()?;
+        self.make_room(keyspace, bytes)?;
+        ENCODED.with_borrow_mut(|payload| {
+            payload.clear();
+            payload.extend_from_slice(&1_u32.to_le_bytes());
+            encode_entry(payload, keyspace.id, kind, key, value);
+            let arena_bytes = Memtable::entry_bytes(key.len(), value.len());
+            let mut sealed = false;
+            let request = Request::new(Payload::new(RecordKind::Batch, payload), 1, durability.into());
+            let committed = pipeline.commit(
+                &request,
+                |first, _| {
+                    keyspace.check_alive()?;
+                    let (memtable, range) = reserve_in_order(keyspace, arena_bytes, 1, first, &mut sealed);
+                    Ok((memtable, range, first))
+                },
+                |(memtable, mut range, first)| {
+                    memtable.insert(&mut range, key, Trailer::new(first, kind), value);
+                },
+            );
+            if payload.capacity() > ENCODED_BYTES_KEPT {
+                *payload = Vec::new();
+            }
+            self.after_commit(keyspace, sealed);
+            self.committed(committed)
+        })
+    }
+
+    /// Writes a batch. Returns the last sequence number it got, or what is visible for an empty one.
+    pub(crate) fn write(&self, batch: &WriteBatch) -> Result<SeqNo> {
+        let pipeline = self.writable()?;
+        if batch.is_empty() {
+            return Ok(self.visible().load());
+        }
+        for part in &batch.parts {
+            if part.keyspace.instance != self.instance {
+                let what = format!("keyspace {:?} belongs to another database", part.keyspace.name);
+                return Err(Error::InvalidInput { what });
+            }
+        }
+        if batch.payload.len() as u64 > self.options.inline_batch_bytes() {
+            return self.write_large(batch);
+        }
+        for part in &batch.parts {
+            self.make_room(&part.keyspace, part.arena_bytes)?;
+        }
+        let mut sealed = vec![false; batch.parts.len()];
+        let payload = Payload::new(RecordKind::Batch, &batch.payload);
+        let request = Request::new(payload, batch.entries, batch.durability.into());
+        let committed = pipeline.commit(
+            &request,
+            |first, _| {
+                for part in &batch.parts {
+                    part.keyspace.check_alive()?;
+                }
+                let last = last_of(first, batch.entries);
+                let targets: Vec<(KeyspaceId, Arc<Memtable>, ArenaRange)> = batch
+                    .parts
+                    .iter()
+                    .zip(&mut sealed)
+                    .map(|(part, sealed)| {
+                        let Part { keyspace, entries, arena_bytes } = part;
+                        let (memtable, range) =
+                            reserve_part_in_order(keyspace, *arena_bytes, *entries, (first, last), sealed);
+                        (keyspace.id, memtable, range)
+                    })
+                    .collect();
+                Ok((targets, first))
+            },
+            |(mut targets, first)| {
+                let entries = batch_format::decode(&batch.payload).into_iter().flatten().flatten();
+                for (entry, offset) in entries.zip(0..) {
+                    let trailer = Trailer::new(last_of(first, offset + 1), entry.kind);
+                    let target = targets.iter_mut().find(|(id, ..)| *id == entry.keyspace);
+                    let (_, memtable, range) = target.expect("P1: every keyspace of a batch got a range");
+                    memtable.insert(range, entry.key, trailer, entry.value);
+                }
+            },
+        );
+        for (part, sealed) in batch.parts.iter().zip(sealed) {
+            self.after_commit(&part.keyspace, sealed);
+        }
+        self.committed(committed)
+    }
+
+    /// Writes a batch that is too large for the log (P11): a sorted table per keyspace, durable before the reservation,
+    /// whose sequence numbers are relative to what the reservation will give; the log holds a reference.
+    fn write_large(&self, batch: &WriteBatch) -> Result<SeqNo> {
+        let pipeline = self.writable()?;
+        for part in &batch.parts {
+            part.keyspace.check_alive()?;
+            self.make_room(&part.keyspace, part.arena_bytes)?;
+        }
+        let tables = self.write_batch_tables(batch)?;
+        let reference = BatchReference { parts: tables.iter().map(|(part, _)| *part).collect() };
+        let payload = reference.encode();
+        let request =
+            Request::new(Payload::new(RecordKind::BatchReference, &payload), batch.entries, batch.durability.into());
+        let committed = pipeline.commit(
+            &request,
+            |first, _| {
+                for part in &batch.parts {
+                    part.keyspace.check_alive()?;
+                }
+                let last = last_of(first, batch.entries);
+                for (part, (_, entry)) in batch.parts.iter().zip(&tables) {
+                    let entry = Arc::new(rebased(entry, first, last));
+                    let handle = self.table_handle(part.keyspace.id, &entry);
+                    let new_active = part.keyspace.take_spare();
+                    let placed: Result<_, std::convert::Infallible> =
+                        part.keyspace.history.install(|current| Ok(current.seal_around_batch(new_active, handle)));
+                    let Ok(_) = placed;
+                }
+                Ok(())
+            },
+            |()| {},
+        );
+        if committed.is_err() && pipeline.failure().is_none() {
+            for (part, _) in &tables {
+                self.remove_unnamed_table(part.table);
+            }
+        }
+        for part in &batch.parts {
+            self.after_commit(&part.keyspace, true);
+        }
+        self.committed(committed)
+    }
+
+    /// Writes, syncs and names the tables of a large batch, in the order of its parts. Any failure is certain: what was
+    /// written is removed.
+    fn write_batch_tables(&self, batch: &WriteBatch) -> Result<Vec<(BatchPart, TableEntry)>> {
+        let mut by_keyspace: BTreeMap<KeyspaceId, Vec<(&[u8], Trailer, &[u8])>> = BTreeMap::new();
+        let entries = batch_format::decode(&batch.payload).into_iter().flatten().flatten();
+        for (entry, offset) in entries.zip(0_u64..) {
+            let relative = SeqNo::new(offset).expect("a batch has at most 2^32 entries");
+            by_keyspace.entry(entry.keyspace).or_default().push((
+                entry.key,
+                Trailer::new(relative, entry.kind),
+                entry.value,
+            ));
+        }
+        let mut tables = Vec::with_capacity(batch.parts.len());
+        let written = batch.parts.iter().try_for_each(|part| {
+            let mut entries = by_keyspace.remove(&part.keyspace.id).unwrap_or_default();
+            entries.sort_by(|left, right| InternalKey::new(left.0, left.1).cmp(&InternalKey::new(right.0, right.1)));
+            tables.push(self.write_batch_table(&part.keyspace, &entries)?);
+            Ok(())
+        });
+        let durable = written.and_then(|()| Ok(self.files().sync_dir(&self.paths.tables_dir())?));
+        if let Err(error) = durable {
+            for (part, _) in &tables {
+                self.remove_unnamed_table(part.table);
+            }
+            return Err(error);
+        }
+        Ok(tables)
+    }
+
+    fn write_batch_table(
+        &self,
+        keyspace: &KeyspaceShared,
+        entries: &[(&[u8], Trailer, &[u8])],
+    ) -> Result<(BatchPart, TableEntry)> {
+        let table = self.next_table_id();
+        let identity = TableIdentity {
+            database_id: self.manifest.current().database_id.0,
+            keyspace: keyspace.id,
+            table,
+            level: Level::ZERO,
+            epoch: Epoch(0),
+            job: JobId(0),
+            inputs: Vec::new(),
+            output_index: 0,
+            output_count: 1,
+        };
+        let options = crate::jobs::table_options(&keyspace.options, Level::ZERO);
+        let tables_dir = self.paths.tables_dir();
+        let mut writer = TableWriter::new(self.files(), &tables_dir, identity, options)?;
+        for &(key, trailer, value) in entries {
+            writer.add(InternalKey::new(key, trailer), value)?;
+        }
+        let pending = writer.finish()?;
+        let summary = pending.persist(&self.paths.table(table))?;
+        let part = BatchPart { keyspace: keyspace.id, table, bytes: summary.bytes, checksum: summary.checksum };
+        Ok((part, crate::jobs::table_entry(table, JobId(0), Epoch(0), &summary)))
+    }
+
+    /// Removes a table that nothing names and nobody else knows. If that fails, the next opening does it (M2).
+    pub(crate) fn remove_unnamed_table(&self, table: internal_key::TableId) {
+        if let Err(error) = self.files().remove_file(&self.paths.table(table)) {
+            tracing::warn!(%table, %error, "an unnamed table stays until the next opening");
+        }
+    }
+
+    /// Forgets all entries of a keyspace, or the keyspace itself (P12): a log record, a super version that starts anew,
+    /// then a manifest edit.
+    pub(crate) fn restart_keyspace(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind) -> Result<()> {
+        let pipeline = self.writable()?;
+        let _one_at_a_time = crate::core::lock(&self.membership);
+        let payload = encode_keyspace(keyspace.id);
+        // Synced: the manifest edit below must not become durable before the record and all that precedes it (P5).
+        let request = Request::new(Payload::new(kind, &payload), 1, commit_pipeline::Durability::Synced);
+        let committed = pipeline.commit(
+            &request,
+            |at, _| {
+                keyspace.check_alive()?;
+                keyspace.begin_operation(at);
+                keyspace.dropped.store(kind == RecordKind::DropKeyspace, Ordering::Relaxed);
+                let new_active = keyspace.take_spare();
+                let restarted: Result<_, std::convert::Infallible> =
+                    keyspace.history.install(|current| Ok(current.restart(new_active, at)));
+                let Ok(_) = restarted;
+                Ok(())
+            },
+            |()| {},
+        );
+        let at = self.committed(committed)?;
+        let change = match kind {
+            RecordKind::DropKeyspace => manifest::Change::DropKeyspace { id: keyspace.id },
+            _ => manifest::Change::ClearKeyspace { id: keyspace.id, at },
+        };
+        if kind == RecordKind::DropKeyspace {
+            self.keyspaces.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(keyspace);
+        }
+        self.update_pace(keyspace);
+        let edit = manifest::Edit::of(change).and(manifest::Change::RaiseLastSeqno(at));
+        // A certain failure changes nothing for readers or for recovery: the record stands in the log, which is kept
+        // from here on, and the next flush, clear or opening brings the manifest up to it.
+        self.commit_installed_edit(edit)?;
+        keyspace.end_operation();
+        lock_jobs_dirty(self, keyspace);
+        Ok(())
+    }
+
+    /// P10: before the reservation, never after. Delays or holds the writer as the debt asks.
+    #[inline]
+    pub(crate) fn make_room(&self, keyspace: &Arc<KeyspaceShared>, bytes: usize) -> Result<()> {
+        match keyspace.pace.load(Ordering::Relaxed) {
+            PACE_FREE => Ok(()),
+            pace => self.slow_down(keyspace, pace, bytes as u64),
+        }
+    }
+
+    #[cold]
+    fn slow_down(&self, keyspace: &Arc<KeyspaceShared>, pace: u64, bytes: u64) -> Result<()> {
+        let Some(scheduler) = self.scheduler() else { return Ok(()) };
+        if pace == PACE_WAIT {
+            return self.wait_for_room(keyspace);
+        }
+        if scheduler.threads() == 0 {
+            // Without threads a delay pays nothing off; a job does. Its failure is not this writer's while there is room.
+            let _ = scheduler.run_one_job();
+            return Ok(());
+        }
+        let delay = Duration::from_nanos(pace.saturating_mul(bytes) / 1024);
+        self.counters.delays.fetch_add(1, Ordering::Relaxed);
+        if let Some(delay) = keyspace.throttle.owe(delay) {
+            self.environment.clock.sleep(delay);
+            self.counters.waited_ns.fetch_add(delay.as_nanos() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Waits at a hard limit until a job has made room, or until it is known why none can.
+    fn wait_for_room(&self, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
+        self.counters.stalls.fetch_add(1, Ordering::Relaxed);
+        let began = self.environment.clock.monotonic();
+        self.request_look(keyspace);
+        let has_room = || keyspace.is_dropped() || keyspace.pace.load(Ordering::Relaxed) != PACE_WAIT;
+        let waited = self.wait_for_jobs(|_| has_room());
+        let took = self.environment.clock.monotonic().saturating_sub(began);
+        self.counters.waited_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        self.writable()?;
+        match waited {
+            // A failure elsewhere does not concern a writer that has room.
+            Err(_) if has_room() => Ok(()),
+            waited => waited,
+        }
+    }
+
+    /// What a commit leaves to do once the locks are released.
+    #[inline]
+    fn after_commit(&self, keyspace: &Arc<KeyspaceShared>, sealed: bool) {
+        if sealed {
+            self.after_seal(keyspace);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn after_seal(&self, keyspace: &Arc<KeyspaceShared>) {
+        keyspace.refill_spare();
+        self.update_pace(keyspace);
+        lock_jobs_dirty(self, keyspace);
+    }
+
+    fn committed(&self, committed: Result<SeqNo, CommitError<Error, LogError>>) -> Result<SeqNo> {
+        committed.map_err(|error| match error {
+            CommitError::Refused(error) => error,
+            CommitError::Closed => Error::Closed,
+            CommitError::Failed(cause) => Error::Failed { cause },
+            CommitError::NoRoom(error) => error.into(),
+            other => Error::InvalidInput { what: other.to_string() },
+        })
+    }
+}
+
+/// Tells the jobs that a keyspace wants a look, and wakes them.
+fn lock_jobs_dirty(core: &Core, keyspace: &KeyspaceShared) {
+    crate::core::lock(&core.jobs).wants_look(keyspace.id);
+    core.notify();
+}
+
+/// Reserves one entry's room, sealing first if the memtable is full. Under the reservation lock.
+#[inline]
+fn reserve_in_order(
+    keyspace: &KeyspaceShared,
+    arena_bytes: usize,
+    entries: u64,
+    first: SeqNo,
+    sealed: &mut bool,
+) -> (Arc<Memtable>, ArenaRange) {
+    reserve_part_in_order(keyspace, arena_bytes, entries, (first, last_of(first, entries)), sealed)
+}
+
+/// Reserves a batch part's room, sealing first if the memtable is full (P4). Under the reservation lock.
+#[inline]
+fn reserve_part_in_order(
+    keyspace: &KeyspaceShared,
+    arena_bytes: usize,
+    entries: u64,
+    (first, last): (SeqNo, SeqNo),
+    sealed: &mut bool,
+) -> (Arc<Memtable>, ArenaRange) {
+    let mut active = Arc::clone(keyspace.history.current().active());
+    let full = active.memory_usage() + arena_bytes as u64 > keyspace.options.memtable_bytes;
+    if full && keyspace.seal_in_order() {
+        *sealed = true;
+        active = Arc::clone(keyspace.history.current().active());
+    }
+    let range = active.reserve(Reservation { bytes: arena_bytes, entries, first_seqno: first, last_seqno: last });
+    (active, range)
+}
+
+/// The last of `entries` sequence numbers that begin with `first`. The pipeline has checked that they exist.
+#[inline]
+fn last_of(first: SeqNo, entries: u64) -> SeqNo {
+    first.checked_add(entries - 1).expect("P1: the reservation checked that its seqnos exist")
+}
+
+/// A batch table's entry once its base is known (P11). Its run's epoch is its last sequence number (C3).
+pub(crate) fn rebased(entry: &TableEntry, first: SeqNo, last: SeqNo) -> TableEntry {
+    let rebase = |seqno: SeqNo| first.checked_add(seqno.get()).unwrap_or(last);
+    TableEntry {
+        min_seqno: rebase(entry.min_seqno),
+        max_seqno: rebase(entry.max_seqno),
+        seqno_base: first.get(),
+        epoch: Epoch(rebase(entry.max_seqno).get()),
+        ..entry.clone()
+    }
+}
+
+impl From<Durability> for commit_pipeline::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Buffered => Self::Buffered,
+            Durability::Synced => Self::Synced,
+        }
+    }
+}
