@@ -15,8 +15,9 @@
 //!   that overlaps it, and no run comes to overlap itself.
 //! - **C4** A plan changes nothing; [`Plan::change`] is the one edit that installs it.
 //!
-//! The place of a run is its level and, within the level, its epoch. Read from newest to oldest, the epochs of a
-//! keyspace's runs never rise: within a level they fall, and from one level to the next they fall or stay equal.
+//! The place of a run is its level and, within the level, its epoch: of two runs in different levels the upper is newer,
+//! of two in one level the one with the larger epoch. Leveled compaction keeps more than that: read from newest to
+//! oldest, its epochs never rise.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;

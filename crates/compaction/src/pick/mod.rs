@@ -167,11 +167,15 @@ impl<'a, S> PickInput<'a, S> {
     }
 
     /// The run that everything compacted into `level`, below 0, joins: the newest that stands or that a running job is
-    /// about to make; else one as old as the oldest run above, which keeps the epochs in order from level to level.
+    /// about to make; else one as old as the oldest run above, so that the epochs never rise from level to level.
     fn run_of(&self, level: Level) -> Epoch {
-        let standing = self.version.runs(level).first().map(|run| run.epoch);
+        if let Some(run) = self.version.runs(level).first() {
+            return run.epoch;
+        }
         let above = (0..level.0).rev().find_map(|above| self.version.runs(Level(above)).last().map(|run| run.epoch));
-        standing.or_else(|| self.busy.output_run(level)).or(above).unwrap_or_default()
+        let above = above.unwrap_or_default();
+        // A job of another policy may be about to make a run that is newer than what it leaves above: keep apart.
+        self.busy.output_run(level).filter(|run| *run <= above).unwrap_or(above)
     }
 }
 
