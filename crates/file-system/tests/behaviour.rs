@@ -393,6 +393,20 @@ fn real_files_belong_to_their_owner_alone() {
     }
 }
 
+/// LOCK.info is what `docs/format.md` draws.
+#[test]
+fn the_holder_of_a_real_lock_is_a_number_and_a_line_feed() {
+    let world = World::real();
+    let _lock = world.files.lock_dir(&world.root).unwrap();
+    assert_eq!(world.read(LOCK_INFO_NAME), format!("{}\n", std::process::id()).into_bytes());
+    assert!(world.read(LOCK_NAME).is_empty());
+    // A longer number of an earlier holder leaves nothing behind, and a name that is none is not believed.
+    std::fs::write(world.at(LOCK_INFO_NAME), b"not a number, and longer").unwrap();
+    drop(_lock);
+    let _lock = world.files.lock_dir(&world.root).unwrap();
+    assert_eq!(world.read(LOCK_INFO_NAME), format!("{}\n", std::process::id()).into_bytes());
+}
+
 /// L1: a segment's blocks are there before the first store.
 #[cfg(target_os = "linux")]
 #[test]

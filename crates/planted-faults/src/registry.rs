@@ -16,4 +16,30 @@ pub struct Fault {
 }
 
 /// The registry, in the order of the crates. One line a fault; each is planted at exactly one place in shipped code.
-pub const FAULTS: &[Fault] = &[];
+pub const FAULTS: &[Fault] = &[
+    Fault {
+        name: "log-left-behind-without-space",
+        breaks: "P8",
+        caught_by: "-p file-system --test behaviour real::a_segment_that_cannot_be_had_leaves_nothing",
+    },
+    Fault {
+        name: "replace-without-syncing-the-directory",
+        breaks: "M1",
+        caught_by: "-p file-system --test crash replacing_is_atomic_and_durable_at_every_event",
+    },
+    Fault {
+        name: "replace-without-syncing-the-file",
+        breaks: "M1",
+        caught_by: "-p file-system --test crash replacing_is_atomic_and_durable_at_every_event",
+    },
+    Fault {
+        name: "simulated-directory-sync-forgets-earlier-changes",
+        breaks: "M1",
+        caught_by: "-p file-system --test crash a_directory_sync_settles_earlier_changes_of_the_same_names",
+    },
+    Fault {
+        name: "simulated-failed-sync-keeps-pages-dirty",
+        breaks: "P8",
+        caught_by: "-p file-system --test faults a_failed_sync_is_not_mended_by_a_later_one",
+    },
+];

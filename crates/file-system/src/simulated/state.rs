@@ -168,6 +168,9 @@ impl FileState {
 
     /// The pages are marked clean although they did not reach the disk: what kernels do.
     fn fail_sync(&mut self) {
+        if planted_faults::planted("simulated-failed-sync-keeps-pages-dirty") {
+            return;
+        }
         let pending = std::mem::take(&mut self.pending);
         for (number, mut patches) in pending.patches {
             self.lost.patches.entry(number).or_default().append(&mut patches);
@@ -399,7 +402,8 @@ impl State {
         let mut settled = Vec::new();
         let mut kept = Vec::new();
         for change in std::mem::take(&mut self.pending_names).into_iter().rev() {
-            if change.entries().any(|entry| entry.0 == dir || wanted.contains(entry)) {
+            let unordered = planted_faults::planted("simulated-directory-sync-forgets-earlier-changes");
+            if change.entries().any(|entry| entry.0 == dir || (wanted.contains(entry) && !unordered)) {
                 wanted.extend(change.entries().cloned());
                 settled.push(change);
             } else {
