@@ -1,3 +1,79 @@
-//! The verbs of development.
+//! The verbs of development: `cargo xtask ci` is what CI runs, and each of its steps is a verb of its own.
+//!
+//! ```text
+//!   cargo xtask ci ─▶ fmt ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ tidy ─▶ loom ─▶ model ─▶ mutants
+//!   by hand        ─▶ golden --update, model --seeds N, mutants --only NAME
+//! ```
+//!
+//! One file a verb; [`shell`] runs commands for all of them. Standard library, `clap` and `serde_json` alone: this is
+//! compiled before anything else on a fresh machine.
 
-fn main() {}
+mod checks;
+mod ci;
+mod golden;
+mod loom;
+mod model;
+mod mutants;
+mod shell;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a developer of this engine does, and what CI does in the same words.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Every step that CI runs, in order; stops at the first that fails and prints what each took
+    Ci(ci::Options),
+    /// Is the source formatted? (`cargo fmt` formats it)
+    Fmt,
+    /// Lints of all targets, warnings denied
+    Clippy,
+    /// Every test of the workspace, doc tests included; prints how many passed
+    Test,
+    /// Runs every example of every crate
+    Examples,
+    /// Builds the documentation, warnings denied
+    Doc,
+    /// Checks that the tree says what it does: layers, headers, links, invariants, formats, faults
+    Tidy,
+    /// Runs the loom models (`tests/loom_*.rs`) of every crate
+    Loom(loom::Options),
+    /// Runs the golden scripts of every crate
+    Golden(golden::Options),
+    /// Runs random operations through the database beside a reference model
+    Model(model::Options),
+    /// Plants each fault of the registry and demands that its test fails
+    Mutants(mutants::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Ci(options) => ci::run(&options),
+        Verb::Fmt => checks::fmt(),
+        Verb::Clippy => checks::clippy(),
+        Verb::Test => checks::test(),
+        Verb::Examples => checks::examples(),
+        Verb::Doc => checks::doc(),
+        Verb::Tidy => tidy::run(),
+        Verb::Loom(options) => loom::run(&options),
+        Verb::Golden(options) => golden::run(&options),
+        Verb::Model(options) => model::run(&options),
+        Verb::Mutants(options) => mutants::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\ncargo xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

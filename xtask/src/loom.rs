@@ -1,0 +1,61 @@
+//! `loom`: the models of every concurrency protocol, in a build of their own.
+
+use crate::shell::{Outcome, TestCount, Workspace, cargo, run_tests, with_rustflags};
+
+/// How `loom` is run.
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Only this package
+    #[arg(long, short)]
+    package: Option<String>,
+    /// Only models whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// How often a thread may be interrupted in one execution; each more costs about tenfold [default: 2, or
+    /// LOOM_MAX_PREEMPTIONS]
+    #[arg(long)]
+    preemptions: Option<u32>,
+}
+
+/// Runs `tests/loom_*.rs` of every crate with `--cfg loom`, optimised, in `target/loom`.
+pub(crate) fn run(options: &Options) -> Outcome {
+    let workspace = Workspace::load()?;
+    let mut all = TestCount::default();
+    for package in &workspace.packages {
+        if options.package.as_ref().is_some_and(|name| *name != package.name) {
+            continue;
+        }
+        let models: Vec<&String> =
+            package.targets.iter().filter(|target| is_model(target)).map(|(_, name)| name).collect();
+        if models.is_empty() {
+            continue;
+        }
+        let mut command = cargo(&["test", "--release", "--package", &package.name]);
+        for model in models {
+            command.args(["--test", model]);
+        }
+        command.arg("--target-dir").arg(workspace.target_dir.join("loom"));
+        command.args(options.only.as_slice()).args(["--", "--nocapture", "--test-threads=1"]);
+        with_rustflags(&mut command, "--cfg loom");
+        quick_to_build(&mut command);
+        if let Some(preemptions) = options.preemptions {
+            command.env("LOOM_MAX_PREEMPTIONS", preemptions.to_string());
+        } else if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
+            command.env("LOOM_MAX_PREEMPTIONS", "2");
+        }
+        all.add(run_tests(command, |line| line.starts_with("test ") || line.to_lowercase().contains("iterations"))?);
+    }
+    println!("loom: {} models passed", all.passed);
+    if all.passed == 0 { Err("no model ran".to_string()) } else { Ok(()) }
+}
+
+/// Whether a target, as Cargo names it, is a loom model.
+fn is_model((kind, name): &(String, String)) -> bool {
+    kind == "test" && name.starts_with("loom_")
+}
+
+/// A model needs optimised code, but not linking across crates or debug information.
+pub(crate) fn quick_to_build(command: &mut std::process::Command) {
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+}
