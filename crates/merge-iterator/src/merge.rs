@@ -20,6 +20,7 @@
 use std::cmp::Ordering;
 
 use internal_key::{Cursor, InternalKey, Trailer};
+use planted_faults::planted;
 
 /// Where the merge moves; the sources that it does not stand on lie on that side of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +147,9 @@ impl<C: Cursor> MergeCursor<C> {
     }
 
     fn precedes_beyond_head(&self, a: usize, b: usize) -> bool {
+        if planted("merge-equal-heads-decide") {
+            return a < b;
+        }
         let order = self.sources[a].key().cmp(&self.sources[b].key()).then(a.cmp(&b));
         match self.direction {
             Direction::Forward => order == Ordering::Less,
@@ -223,7 +227,7 @@ impl<C: Cursor> MergeCursor<C> {
         self.direction = direction;
         let mut turned = Ok(());
         for (index, source) in self.sources.iter_mut().enumerate() {
-            if index == current {
+            if index == current || planted("merge-turns-without-its-other-sources") {
                 continue;
             }
             turned = match direction {

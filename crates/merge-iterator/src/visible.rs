@@ -13,6 +13,7 @@
 use std::ops::Bound;
 
 use internal_key::{Cursor, InternalKey, Kind, SeqNo, Trailer, key_head};
+use planted_faults::planted;
 
 /// Versions of one key that are passed one by one before the cursor seeks past the rest.
 const STEPS_BEFORE_SEEK: usize = 8;
@@ -208,6 +209,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// Moves to the next visible key; on an invalid cursor, nothing.
+    #[expect(clippy::should_implement_trait, reason = "it moves, and lends; an iterator could not lend")]
     #[inline]
     pub fn next(&mut self) -> Result<(), VisibleError<C::Error>> {
         match self.stand {
@@ -269,7 +271,9 @@ impl<C: Cursor> VisibleCursor<C> {
                 Kind::Delete | Kind::SingleDelete => {
                     self.remember_key();
                     self.inner.next().map_err(VisibleError::Source)?;
-                    self.pass_older_versions()?;
+                    if !planted("visible-tombstone-hides-nothing-older") {
+                        self.pass_older_versions()?;
+                    }
                 }
                 kind => return Err(unsupported(self.inner.user_key(), trailer.seqno(), kind)),
             }
@@ -307,7 +311,8 @@ impl<C: Cursor> VisibleCursor<C> {
             if !self.is_on_remembered_key() {
                 return Ok(());
             }
-            if self.inner.trailer().seqno() > self.seqno {
+            let newer = self.inner.trailer().seqno();
+            if newer > self.seqno || newer == self.seqno && planted("visible-own-seqno-missed-backwards") {
                 return self.pass_newer_versions();
             }
         }
@@ -399,7 +404,8 @@ impl<C: Cursor> VisibleCursor<C> {
             None => false,
             Some((head, until)) => {
                 let here = self.inner.head();
-                here > *head || here == *head && self.inner.user_key() >= &**until
+                here > *head
+                    || here == *head && self.inner.user_key() >= &**until && !planted("visible-bound-decided-by-head")
             }
         }
     }

@@ -42,4 +42,46 @@ pub const FAULTS: &[Fault] = &[
         breaks: "P8",
         caught_by: "-p file-system --test faults a_failed_sync_is_not_mended_by_a_later_one",
     },
+    Fault {
+        name: "memtable-ranges-overlap",
+        breaks: "K1",
+        caught_by: "-p skiplist-memtable --test memtable agrees_with_a_sorted_map",
+    },
+    Fault {
+        name: "memtable-older-versions-first",
+        breaks: "K5",
+        caught_by: "-p skiplist-memtable --test memtable a_read_finds_the_newest_version_at_or_below_its_seqno",
+    },
+    Fault {
+        name: "memtable-first-filter-segment-only",
+        breaks: "K6",
+        caught_by: "-p skiplist-memtable --test memtable the_filter_denies_only_absent_keys",
+    },
+    Fault {
+        name: "memtable-filter-bits-lost",
+        breaks: "K6",
+        caught_by: "loom: -p skiplist-memtable --test loom_publish writers_in_parallel_lose_nothing",
+    },
+    Fault {
+        name: "memtable-largest-head-not-raised",
+        breaks: "K6",
+        caught_by: "-p skiplist-memtable --test memtable the_range_of_heads_denies_keys_outside_of_it",
+    },
+    Fault {
+        name: "merge-equal-heads-decide",
+        breaks: "I1",
+        caught_by: "-p merge-iterator --test merge a_merge_moves_as_one_sorted_array_does",
+    },
+    Fault { name: "merge-turns-without-its-other-sources", breaks: "I2", caught_by: "-p merge-iterator --test golden" },
+    Fault {
+        name: "visible-bound-decided-by-head",
+        breaks: "I4",
+        caught_by: "-p merge-iterator --test merge bounds_cut_and_inverted_bounds_are_empty",
+    },
+    Fault {
+        name: "visible-own-seqno-missed-backwards",
+        breaks: "I4",
+        caught_by: "-p merge-iterator --test merge a_reader_sees_what_the_writes_up_to_its_seqno_left",
+    },
+    Fault { name: "visible-tombstone-hides-nothing-older", breaks: "I4", caught_by: "-p merge-iterator --test golden" },
 ];

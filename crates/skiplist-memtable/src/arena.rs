@@ -13,6 +13,8 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::ptr::{NonNull, null_mut};
 
+use planted_faults::planted;
+
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// The first chunk of an arena; each further one is twice as large, up to the size asked for. So a memtable of a few
@@ -150,7 +152,7 @@ impl HandOut<'_> {
         }
         let start = if bytes == 0 { NonNull::dangling().as_ptr() } else { state.next };
         // SAFETY: `room` bytes are left from `next` in its chunk, and `bytes` is no more.
-        state.next = unsafe { state.next.add(bytes) };
+        state.next = unsafe { state.next.add(bytes - usize::from(bytes > 0 && planted("memtable-ranges-overlap"))) };
         state.room -= bytes;
         Bytes { start, wants_spare: false }
     }

@@ -14,6 +14,8 @@
 //!   read-modify-write, before the writer reports its entries as applied; a reader that knows of the entry at all does
 //!   so through `visible` (Release, Acquire), and from there coherence of each word is enough: all is Relaxed.
 
+use planted_faults::planted;
+
 use crate::sync::{AtomicU64, Ordering, Published};
 
 /// Keys that the first segment is made for.
@@ -93,7 +95,10 @@ impl Filter {
         let mask = mask_of(hash);
         let word = segment.word(hash);
         // Relaxed, see K6. The load spares the exchange where a newer version of a key finds its bits set.
-        if word.load(Ordering::Relaxed) & mask != mask {
+        let bits = word.load(Ordering::Relaxed);
+        if planted("memtable-filter-bits-lost") {
+            word.store(bits | mask, Ordering::Relaxed);
+        } else if bits & mask != mask {
             word.fetch_or(mask, Ordering::Relaxed);
         }
     }
@@ -108,6 +113,7 @@ impl Filter {
         self.segments
             .iter()
             .map_while(Published::get)
+            .take(if planted("memtable-first-filter-segment-only") { 1 } else { SEGMENTS_MAX })
             .any(|segment| segment.word(hash).load(Ordering::Relaxed) & mask == mask) // Relaxed: K6.
     }
 }

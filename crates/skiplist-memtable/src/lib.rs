@@ -49,7 +49,7 @@
 //! assert_eq!(cursor.trailer(), Trailer::new(seqno(2), Kind::Delete), "newest first");
 //! ```
 //!
-//! Reading order: [`memtable`], [`cursor`], then `node_key`, `arena`, `filter`, `list`.
+//! Reading order: [`memtable`], [`cursor`], then `node_key`, `arena`, `filter`, `list`, `sync`.
 
 mod arena;
 pub mod cursor;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use internal_key::{InternalKey, MAX_KEY_BYTES, SeqNo, Trailer, key_head};
 
+use planted_faults::planted;
+
 use crate::MemtableCursor;
 use crate::arena::Arena;
 use crate::filter::{Fill, Filter, SegmentIndex};
@@ -244,7 +246,7 @@ impl Memtable {
         if head < self.min_head.load(Ordering::Relaxed) {
             self.min_head.fetch_min(head, Ordering::Relaxed);
         }
-        if head > self.max_head.load(Ordering::Relaxed) {
+        if head > self.max_head.load(Ordering::Relaxed) && !planted("memtable-largest-head-not-raised") {
             self.max_head.fetch_max(head, Ordering::Relaxed);
         }
     }

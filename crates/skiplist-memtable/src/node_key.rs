@@ -12,6 +12,7 @@
 use std::cmp::Ordering;
 
 use internal_key::{InternalKey, Trailer, key_head};
+use planted_faults::planted;
 
 /// Bytes of a key that its head holds.
 const HEAD_BYTES: usize = size_of::<u64>();
@@ -104,10 +105,12 @@ impl NodeKey {
     #[inline]
     fn cmp_after_head(&self, other: &Self) -> Ordering {
         // Equal heads and tails, and one longer: then the shorter has fewer than eight bytes and the rest are zeros.
-        self.tail()
-            .cmp(other.tail())
-            .then_with(|| self.key_bytes.cmp(&other.key_bytes))
-            .then_with(|| other.trailer.cmp(&self.trailer))
+        self.tail().cmp(other.tail()).then_with(|| self.key_bytes.cmp(&other.key_bytes)).then_with(|| {
+            match planted("memtable-older-versions-first") {
+                true => self.trailer.cmp(&other.trailer),
+                false => other.trailer.cmp(&self.trailer),
+            }
+        })
     }
 }
 
