@@ -96,7 +96,7 @@ fn reservations_move_the_seqno_bounds_and_inserts_complete_the_memtable() {
     assert!(!memtable.is_complete());
     memtable.insert(&mut range, b"b", put(4), b"");
     assert!(memtable.is_complete());
-    drop(reserve(&memtable, 0, 9..=9));
+    let _unfilled = reserve(&memtable, 0, 9..=9);
     assert_eq!((memtable.first_seqno(), memtable.last_reserved_seqno()), (Some(seqno(4)), seqno(9)));
 }
 
