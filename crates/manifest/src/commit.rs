@@ -251,12 +251,17 @@ impl ManifestStore {
         };
         let migrated_from = global.migrated_from;
         let loaded = load::read_named(env, &paths, global, global_bytes, None)?;
-        if let Some(former) = former {
-            migrate::finish(env, &paths, mode, &former, migrated_from)?;
-        }
         let current = Arc::clone(&loaded.current);
         let store = Self::new(env, paths, mode, options, Disk::from_loaded(loaded));
         store.current.store(current);
+        if let Some(former) = former {
+            migrate::check(&store.paths, &former, migrated_from)?;
+            if mode == OpenMode::ReadWrite {
+                // An interrupted migration: global.json may not be durable yet, and must be before its source goes.
+                store.commit_anew()?;
+                migrate::finish(env, &store.paths, &former)?;
+            }
+        }
         Ok(store)
     }
 
@@ -281,7 +286,7 @@ impl ManifestStore {
                 StepError::Certain(error) | StepError::Uncertain(error) => error,
             })?;
         }
-        migrate::finish(env, &store.paths, OpenMode::ReadWrite, former, Some(from))?;
+        migrate::finish(env, &store.paths, former)?;
         Ok(store)
     }
 
@@ -733,7 +738,7 @@ impl ManifestStore {
         disk.next_generation = generation.saturating_add(1);
         // As long as what folding it will write at most, so that folding doubles the cost of a line at most.
         let foldable: u64 = 2 * disk.global_bytes + disk.levels.values().map(|file| file.bytes).sum::<u64>();
-        let bytes = foldable.max(self.options.edit_file_bytes_min).min(EDIT_FILE_BYTES_MAX).next_multiple_of(4096);
+        let bytes = foldable.max(self.options.edit_file_bytes_min).min(EDIT_FILE_BYTES_MAX).next_multiple_of(512);
         let file = EditFile { generation, bytes, salt: self.env.randomness.next_u64() };
         let path = self.paths.edits(generation);
         // Left by a process that died before it was named.

@@ -19,16 +19,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use file_system::Environment;
+use file_system::{Environment, FileError};
 use internal_key::{Epoch, JobId, KeyspaceId, Level, MAX_KEY_BYTES, SegmentId, SeqNo, TableId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::global::{MigratedFrom, version};
 use crate::json::{Source, Value};
 use crate::level::LEVEL_BYTES_MAX;
-use crate::{
-    AddedTable, Change, DatabaseId, DatabasePaths, DecodeError, Edit, Manifest, ManifestError, OpenMode, TableEntry,
-};
+use crate::{AddedTable, Change, DatabaseId, DatabasePaths, DecodeError, Edit, Manifest, ManifestError, TableEntry};
 
 /// The keyspace that a former database becomes.
 pub const MIGRATED_KEYSPACE_NAME: &str = "default";
@@ -136,21 +134,18 @@ fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
     if table.min_key > table.max_key { Err(reversed) } else { Ok(table) }
 }
 
-/// The step after the commit point: the former manifest becomes a backup. Refuses one that was not migrated.
-pub(crate) fn finish(
-    env: &Environment,
+/// Checks that the former manifest beside a `global.json` is the one that was migrated into it.
+pub(crate) fn check(
     paths: &DatabasePaths,
-    mode: OpenMode,
     former: &[u8],
     migrated_from: Option<MigratedFrom>,
 ) -> Result<(), ManifestError> {
     let found = MigratedFrom { bytes: former.len() as u64, checksum: xxh3_64(former) };
-    if migrated_from != Some(found) {
-        return Err(ManifestError::Conflict { file: paths.former() });
-    }
-    if mode == OpenMode::ReadWrite {
-        env.files.rename(&paths.former(), &paths.backup(found.checksum))?;
-        env.files.sync_dir(paths.dir())?;
-    }
-    Ok(())
+    if migrated_from == Some(found) { Ok(()) } else { Err(ManifestError::Conflict { file: paths.former() }) }
+}
+
+/// The step after the commit point, when that is durable: the former manifest becomes a backup.
+pub(crate) fn finish(env: &Environment, paths: &DatabasePaths, former: &[u8]) -> Result<(), FileError> {
+    env.files.rename(&paths.former(), &paths.backup(xxh3_64(former)))?;
+    env.files.sync_dir(paths.dir())
 }
