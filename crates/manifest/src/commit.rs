@@ -26,7 +26,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use file_system::{Environment, FileError, LogFile, LogFileWay};
+use file_system::{
+    Environment, FileError, LOCK_INFO_NAME, LOCK_NAME, LogFile, LogFileWay, ReplaceError, TEMPORARY_PREFIX,
+    replace_file,
+};
 use internal_key::{KeyspaceId, Level, SegmentId, TableId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -34,7 +37,9 @@ use crate::edit_file::{Chain, EDIT_FILE_BYTES_MAX, encode_line};
 use crate::global::{self, EditFile, LevelFile, MigratedFrom};
 use crate::level::{self, LevelIdentity};
 use crate::load::{self, Loaded};
-use crate::paths::{KEYSPACES_NAME, LOG_NAME, TABLES_NAME, parse_edits_name, parse_keyspace_name, parse_level_name};
+use crate::paths::{
+    GLOBAL_NAME, KEYSPACES_NAME, LOG_NAME, TABLES_NAME, parse_edits_name, parse_keyspace_name, parse_level_name,
+};
 use crate::{
     Change, CommitError, DatabaseId, DatabasePaths, Edit, FailureCause, LogFloor, Manifest, ManifestError, OpenMode,
     migrate,
@@ -691,12 +696,14 @@ impl ManifestStore {
 
     /// The commit point: replaces `global.json`. Uncertain once the rename is done (M7).
     fn replace_global(&self, bytes: &[u8], cost: &mut PassCost) -> Result<(), StepError> {
-        self.write_file(self.paths.dir(), &self.paths.global(), bytes, cost)?;
-        let synced = self.sync_dir(self.paths.dir(), cost);
-        if planted_faults::planted("manifest-uncertain-reported-as-certain") {
-            return Ok(synced?);
-        }
-        synced.map_err(StepError::Uncertain)
+        cost.bytes += bytes.len() as u64;
+        cost.syncs += 2; // the file's and the directory's
+        replace_file(&*self.env.files, self.paths.dir(), GLOBAL_NAME, bytes).map_err(|error| match error {
+            ReplaceError::Uncertain(error) if !planted_faults::planted("manifest-uncertain-reported-as-certain") => {
+                StepError::Uncertain(error)
+            }
+            ReplaceError::Uncertain(error) | ReplaceError::Certain(error) => StepError::Certain(error),
+        })
     }
 
     fn write_file(&self, dir: &Path, path: &Path, bytes: &[u8], cost: &mut PassCost) -> Result<(), FileError> {
@@ -808,7 +815,7 @@ impl ManifestStore {
 
     fn find_leftovers(&self, disk: &Disk) -> Result<Vec<PathBuf>, FileError> {
         let mut found = Vec::new();
-        let temporary = |name: &str| name.starts_with(file_system::traits::TEMPORARY_PREFIX);
+        let temporary = |name: &str| name.starts_with(TEMPORARY_PREFIX);
         for entry in load::entries(&self.env, self.paths.dir())? {
             let named = disk.edits.as_ref().map(|edits| edits.file.generation);
             let unnamed = parse_edits_name(&entry.name).is_some_and(|generation| named != Some(generation));
@@ -943,7 +950,7 @@ fn refuse_existing(env: &Environment, paths: &DatabasePaths) -> Result<(), Manif
     }
     // What an interrupted creation leaves, who locks the directory, and what file systems and people's tools put
     // into every directory.
-    let ours = [KEYSPACES_NAME, TABLES_NAME, LOG_NAME, "LOCK", "LOCK.info", "lost+found"];
+    let ours = [KEYSPACES_NAME, TABLES_NAME, LOG_NAME, LOCK_NAME, LOCK_INFO_NAME, "lost+found"];
     let foreign = |name: &str| !ours.contains(&name) && !name.starts_with('.');
     match load::entries(env, paths.dir())?.into_iter().find(|entry| foreign(&entry.name)) {
         Some(entry) => Err(ManifestError::Foreign { dir, entry: entry.name }),

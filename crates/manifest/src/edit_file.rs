@@ -274,3 +274,109 @@ fn read_added(value: Value<'_>) -> Result<AddedTable, DecodeError> {
     object.finish()?;
     Ok(added)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::arbitrary;
+
+    const SALT: u64 = 0x5A17;
+
+    fn file_of(lines: &[Vec<Edit>]) -> (Vec<u8>, Vec<u64>) {
+        let mut chain = Chain::new(SALT);
+        let mut bytes = Vec::new();
+        let mut starts = Vec::new();
+        for line in lines {
+            starts.push(chain.offset);
+            let (line, next) = encode_line(chain, &line.iter().collect::<Vec<_>>());
+            bytes.extend_from_slice(&line);
+            chain = next;
+        }
+        bytes.resize(bytes.len() + 64, 0);
+        (bytes, starts)
+    }
+
+    fn replay_all(bytes: &[u8]) -> Result<Vec<Vec<Edit>>, DecodeError> {
+        let mut lines = Vec::new();
+        replay(Path::new("edits.1.jsonl"), bytes, SALT, |line, _| {
+            lines.push(line);
+            Ok(())
+        })?;
+        Ok(lines)
+    }
+
+    fn three_lines() -> Vec<Vec<Edit>> {
+        (1..=3).map(|id| vec![Edit::of(Change::DropKeyspace { id: KeyspaceId(id) })]).collect()
+    }
+
+    /// M3: damage anywhere but in the last line is told; a bad last line is uncommitted.
+    #[test]
+    fn every_flipped_byte_is_told_or_cuts_the_last_line() {
+        let lines = three_lines();
+        let (bytes, starts) = file_of(&lines);
+        let last = starts[2] as usize;
+        for index in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[index] ^= 0x10;
+            match replay_all(&flipped) {
+                Ok(found) if index < last => panic!("byte {index} flipped, {} lines found", found.len()),
+                Ok(found) if index < bytes.len() - 64 => assert_eq!(found, lines[..2], "byte {index}"),
+                Ok(found) => assert_eq!(found, lines, "byte {index} lies behind the lines"),
+                Err(error) => assert!(index < last, "byte {index}: {error}"),
+            }
+        }
+    }
+
+    /// M3: a tear of the last line, wherever its pages end, cuts that line alone.
+    #[test]
+    fn a_torn_last_line_is_uncommitted() {
+        let lines = three_lines();
+        let (bytes, starts) = file_of(&lines);
+        for torn in starts[2] as usize..bytes.len() - 64 {
+            let mut front = bytes.clone();
+            front[torn..].fill(0);
+            assert_eq!(replay_all(&front).unwrap(), lines[..2], "the end from byte {torn} was lost");
+            let mut back = bytes.clone();
+            back[starts[2] as usize..=torn].fill(0);
+            assert_eq!(replay_all(&back).unwrap(), lines[..2], "the start to byte {torn} was lost");
+        }
+    }
+
+    /// M3: lines of another file, and lines out of order, do not fit the chain.
+    #[test]
+    fn lines_that_do_not_fit_the_chain_are_no_lines() {
+        let (bytes, starts) = file_of(&three_lines());
+        assert!(replay(Path::new("f"), &bytes, SALT + 1, |_, _| unreachable!("another file's line")).is_ok());
+        let swapped = [&bytes[starts[1] as usize..starts[2] as usize], &bytes[..starts[1] as usize]].concat();
+        assert!(replay_all(&swapped).is_err(), "whole lines stand behind one that does not fit");
+    }
+
+    proptest! {
+        /// M3: what is written reads back.
+        #[test]
+        fn what_is_written_reads_back(
+            lines in prop::collection::vec(prop::collection::vec(arbitrary::edit(), 1..3), 0..4),
+        ) {
+            let (bytes, _) = file_of(&lines);
+            prop_assert_eq!(replay_all(&bytes), Ok(lines));
+        }
+
+        /// M3: whatever the bytes, reading them neither panics nor loops.
+        #[test]
+        fn reading_any_bytes_is_safe(
+            bytes: Vec<u8>,
+            body in "\\{\"n\": 1, \"prev\": \"0000000000005a17\", \"edits\": \\[[a-z\\[\\]{}\":, 0-9]{0,40}\\]",
+        ) {
+            let _ = replay_all(&bytes);
+            // A line whose checksum fits, so that the reader behind it is met.
+            let mut line = body.clone().into_bytes();
+            let checksum = xxh3_64_with_seed(&line, SALT);
+            line.extend_from_slice(LINE_TRAILER_START);
+            line.extend_from_slice(format!("{checksum:016x}").as_bytes());
+            line.extend_from_slice(LINE_TRAILER_END);
+            let _ = replay_all(&line);
+        }
+    }
+}

@@ -445,3 +445,159 @@ pub(crate) fn check_counters(file: &Path, manifest: &Manifest) -> Result<(), Dec
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{FaultKind, arbitrary};
+
+    fn files(manifest: &Manifest) -> BTreeMap<(KeyspaceId, Level), LevelFile> {
+        let levels = manifest.keyspaces.values().flat_map(|keyspace| {
+            keyspace.levels.iter().zip(0_u8..).map(move |(level, number)| (keyspace.id, Level(number), level))
+        });
+        levels
+            .filter(|(.., level)| level.generation != 0)
+            .map(|(id, number, level)| {
+                let file = LevelFile { generation: level.generation, bytes: 77, checksum: level.checksum };
+                ((id, number), file)
+            })
+            .collect()
+    }
+
+    /// The file with `from` replaced by `to`, under a checksum that fits.
+    fn edited(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+        let body = std::str::from_utf8(&bytes[..bytes.len() - TRAILER_BYTES]).unwrap();
+        assert!(body.contains(from), "{from:?} stands in {body}");
+        seal(body.replacen(from, to, 1))
+    }
+
+    fn decode_here(bytes: &[u8], mode: OpenMode) -> Result<Global, DecodeError> {
+        decode(Path::new("global.json"), bytes, mode)
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut manifest = Manifest::empty(DatabaseId(7));
+        let edit = crate::Edit::of(crate::Change::CreateKeyspace {
+            id: KeyspaceId(1),
+            name: "default".into(),
+            options: BTreeMap::new(),
+            created_seqno: internal_key::SeqNo::ZERO,
+        });
+        manifest = manifest.apply(&edit).unwrap();
+        manifest.generation = 9;
+        let file = LevelFile { generation: 4, bytes: 100, checksum: 1 };
+        encode(&manifest, &BTreeMap::from([((KeyspaceId(1), Level(2)), file)]), None, None)
+    }
+
+    /// M1: each thing that must not pass is refused, at its place.
+    #[test]
+    fn what_does_not_fit_is_refused_at_its_place() {
+        use FaultKind::{Damaged, Unsupported};
+        for (from, to, kind, place) in [
+            ("\"version\": 1", "\"version\": 2", Unsupported, "version"),
+            ("\"version\": 1", "\"version\": \"one\"", Damaged, "version"),
+            ("lsm-global", "lsm-galaxy", Unsupported, "format"),
+            ("\"incompatible\": 0", "\"incompatible\": 1", Unsupported, "features.incompatible"),
+            ("\"read_compatible\": 0", "\"read_compatible\": 4", Unsupported, "features.read_compatible"),
+            ("\"last_seqno\": 0", "\"last_seqno\": 72057594037927936", Damaged, "last_seqno"),
+            ("\"last_seqno\": 0", "\"last_seqno\": -1", Damaged, "last_seqno"),
+            ("\"closed_cleanly\": false", "\"closed_cleanly\": 0", Damaged, "closed_cleanly"),
+            ("\"closed_cleanly\": false,", "", Damaged, "closed_cleanly"),
+            ("\"claim\": {", "\"claim\": {\"more\": 1, ", Unsupported, "claim.more"),
+            ("\"options\": {}", "\"options\": []", Damaged, "keyspaces[0].options"),
+            ("\"options\": {}", "\"options\": {}, \"comparator\": \"reverse\"", Unsupported, "keyspaces[0].comparator"),
+            ("\"level\": 2", "\"level\": 7", Damaged, "keyspaces[0].levels[0].level"),
+            ("keyspaces/1/level_2.4.json", "../level_2.4.json", Damaged, "keyspaces[0].levels[0].file"),
+            ("keyspaces/1/level_2.4.json", "keyspaces/2/level_2.4.json", Damaged, "keyspaces[0].levels[0].file"),
+            ("\"generation\": 4", "\"generation\": 10", Damaged, "keyspaces[0].levels[0].generation"),
+            ("\"generation\": 4", "\"generation\": 0", Damaged, "keyspaces[0].levels[0].generation"),
+            ("\"bytes\": 100", "\"bytes\": 99999999999", Damaged, "keyspaces[0].levels[0].bytes"),
+            ("\"xxh3\": \"0000", "\"xxh3\": \"000G", Damaged, "keyspaces[0].levels[0].xxh3"),
+            ("\"keyspace\": 2", "\"keyspace\": 1", Damaged, "keyspaces[0]"),
+            ("\"generation\": 9", "\"encryption\": {\"key\": 1}, \"generation\": 9", Unsupported, "encryption"),
+        ] {
+            let error = decode_here(&edited(&sample(), from, to), OpenMode::ReadWrite).unwrap_err();
+            assert_eq!((error.kind, error.place.to_string()), (kind, place.to_owned()), "{from} -> {to}: {error}");
+        }
+        let twice = edited(&sample(), "\"last_seqno\"", "\"generation\": 9,\n  \"last_seqno\"");
+        let error = decode_here(&twice, OpenMode::ReadWrite).unwrap_err();
+        assert!(error.to_string().contains("stands twice"), "{error}");
+    }
+
+    /// M1: a compatible bit lets unknown fields pass, a read-compatible one only for reading.
+    #[test]
+    fn feature_bits_say_who_may_pass_over_what() {
+        let with_field = |class: &str| {
+            let bit = edited(&sample(), &format!("\"{class}\": 0"), &format!("\"{class}\": 1"));
+            edited(&bit, "\"claim\": {", "\"claim\": {\"more\": 1, ")
+        };
+        for (class, write, read) in
+            [("compatible", true, true), ("read_compatible", false, true), ("incompatible", false, false)]
+        {
+            let bytes = if class == "compatible" {
+                let bit = edited(&sample(), "{\"compatible\": 0", "{\"compatible\": 1");
+                edited(&bit, "\"claim\": {", "\"claim\": {\"more\": 1, ")
+            } else {
+                with_field(class)
+            };
+            assert_eq!(decode_here(&bytes, OpenMode::ReadWrite).is_ok(), write, "{class}");
+            assert_eq!(decode_here(&bytes, OpenMode::ReadOnly).is_ok(), read, "{class}");
+        }
+    }
+
+    /// M1: every flipped bit of `global.json` is told.
+    #[test]
+    fn every_flipped_bit_is_told() {
+        let bytes = sample();
+        for index in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[index] ^= 1 << bit;
+                let error = decode_here(&flipped, OpenMode::ReadWrite).unwrap_err();
+                assert_eq!(error.kind, FaultKind::Damaged, "byte {index}, bit {bit}: {error}");
+            }
+        }
+        for end in 0..bytes.len() {
+            assert!(decode_here(&bytes[..end], OpenMode::ReadWrite).is_err(), "cut at {end}");
+        }
+    }
+
+    proptest! {
+        /// M1: what is written reads back.
+        #[test]
+        fn what_is_written_reads_back(manifest in arbitrary::manifest(), more: Option<(u32, u64)>) {
+            let levels = files(&manifest);
+            let edits = more.map(|(bytes, salt)| EditFile { generation: 5, bytes: u64::from(bytes >> 4), salt });
+            let migrated_from = more.map(|(bytes, checksum)| MigratedFrom { bytes: bytes.into(), checksum });
+            let bytes = encode(&manifest, &levels, edits, migrated_from);
+            let global = decode_here(&bytes, OpenMode::ReadWrite);
+            prop_assert_eq!(global, Ok(Global { manifest, levels, edits, migrated_from }));
+        }
+
+        /// M1: whatever stands under a checksum that fits, reading it neither panics nor loops.
+        #[test]
+        fn reading_mutated_bytes_is_safe(
+            manifest in arbitrary::manifest(),
+            at: prop::sample::Index,
+            cut in 0..4_usize,
+            insert in "[0-9a-z\"{}\\[\\], :-]{0,4}",
+        ) {
+            let bytes = encode(&manifest, &files(&manifest), None, None);
+            let mut body = bytes[..bytes.len() - TRAILER_BYTES].to_vec();
+            let at = at.index(body.len());
+            let end = (at + cut).min(body.len());
+            body.splice(at..end, insert.bytes());
+            if let Ok(body) = String::from_utf8(body) {
+                let _ = decode_here(&seal(body), OpenMode::ReadWrite);
+            }
+        }
+
+        /// M1: arbitrary bytes are refused.
+        #[test]
+        fn reading_arbitrary_bytes_is_safe(bytes: Vec<u8>) {
+            prop_assert!(decode_here(&bytes, OpenMode::ReadOnly).is_err());
+        }
+    }
+}

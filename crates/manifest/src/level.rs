@@ -201,3 +201,116 @@ fn read_run(value: Value<'_>, ids: &mut HashSet<TableId>) -> Result<RunEntry, De
     object.finish()?;
     if tables.is_empty() { Err(empty) } else { Ok(RunEntry { epoch, tables }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{FaultKind, arbitrary};
+
+    const IDENTITY: LevelIdentity =
+        LevelIdentity { database_id: DatabaseId(7), keyspace: KeyspaceId(1), level: Level(0), generation: 4 };
+
+    fn sample() -> String {
+        let table = |id: u64, min: &[u8], max: &[u8]| {
+            Arc::new(TableEntry {
+                id: TableId(id),
+                bytes: 900,
+                checksum: 1,
+                min_key: min.into(),
+                max_key: max.into(),
+                min_seqno: internal_key::SeqNo::ZERO,
+                max_seqno: internal_key::SeqNo::MAX,
+                entries: 3,
+                tombstones: 1,
+                logical_bytes: 1000,
+                epoch: Epoch(2),
+                job: JobId(5),
+                seqno_base: 0,
+            })
+        };
+        let runs = [
+            RunEntry { epoch: Epoch(2), tables: vec![table(3, b"a", b"c"), table(4, b"d", b"f")] },
+            RunEntry { epoch: Epoch(1), tables: vec![table(2, b"b", b"e")] },
+        ];
+        String::from_utf8(encode(IDENTITY, &runs)).unwrap()
+    }
+
+    fn decode_here(text: &str) -> Result<Vec<RunEntry>, DecodeError> {
+        decode(Path::new("level_0.4.json"), text.as_bytes(), IDENTITY)
+    }
+
+    /// C3: each thing that must not pass is refused, at its place.
+    #[test]
+    fn what_does_not_fit_is_refused_at_its_place() {
+        use FaultKind::{Damaged, Unsupported};
+        for (from, to, kind, place) in [
+            ("\"version\": 1", "\"version\": 3", Unsupported, "version"),
+            ("\"database_id\": \"0", "\"database_id\": \"1", Damaged, "database_id"),
+            ("\"keyspace\": 1", "\"keyspace\": 2", Damaged, "keyspace"),
+            ("\"level\": 0", "\"level\": 1", Damaged, "level"),
+            ("\"generation\": 4", "\"generation\": 5", Damaged, "generation"),
+            ("\"epoch\": 1, \"tables\"", "\"epoch\": 2, \"tables\"", Damaged, "runs[1]"),
+            ("\"min_key\": \"d\"", "\"min_key\": \"c\"", Damaged, "runs[0].tables[1]"),
+            ("\"min_key\": \"d\"", "\"min_key\": \"g\"", Damaged, "runs[0].tables[1]"),
+            ("\"min_key\": \"d\"", "\"min_key\": \"%64\"", Damaged, "runs[0].tables[1].min_key"),
+            ("{\"id\": 2,", "{\"id\": 3,", Damaged, "runs[1].tables[0]"),
+            (
+                "\"min_seqno\": 0, \"max_seqno\": \"72057594037927935\"",
+                "\"min_seqno\": 2, \"max_seqno\": 1",
+                Damaged,
+                "runs[0].tables[0]",
+            ),
+            ("\"job\": 5", "\"job\": 5, \"dictionary\": {\"offset\": 1}", Unsupported, "runs[0].tables[0].dictionary"),
+            ("\"job\": 5", "\"job\": 5, \"colour\": null", Unsupported, "runs[0].tables[0].colour"),
+            ("\"entries\": 3", "\"entries\": 3.5", Damaged, "runs[0].tables[0].entries"),
+        ] {
+            let text = sample();
+            assert!(text.contains(from), "{from} stands in {text}");
+            let error = decode_here(&text.replacen(from, to, 1)).unwrap_err();
+            assert_eq!((error.kind, error.place.to_string()), (kind, place.to_owned()), "{from} -> {to}: {error}");
+        }
+        assert_eq!(
+            decode_here(&sample().replacen("\"job\": 5", "\"job\": 5, \"filter\": null", 1)),
+            decode_here(&sample())
+        );
+        let empty_run = sample().replacen("  \"runs\": [", "  \"runs\": [{\"epoch\": 9, \"tables\": []},", 1);
+        assert_eq!(decode_here(&empty_run).unwrap_err().place.to_string(), "runs[0]");
+    }
+
+    proptest! {
+        /// M1: what is written reads back.
+        #[test]
+        fn what_is_written_reads_back(runs in arbitrary::runs()) {
+            let bytes = encode(IDENTITY, &runs);
+            prop_assert_eq!(decode(Path::new("f"), &bytes, IDENTITY), Ok(runs));
+        }
+
+        /// M1: whatever the bytes, reading them neither panics nor gives runs that break C3.
+        #[test]
+        fn reading_mutated_bytes_is_safe(
+            runs in arbitrary::runs(),
+            at: prop::sample::Index,
+            cut in 0..4_usize,
+            insert in prop::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let mut bytes = encode(IDENTITY, &runs);
+            let at = at.index(bytes.len());
+            let end = (at + cut).min(bytes.len());
+            bytes.splice(at..end, insert);
+            if let Ok(runs) = decode(Path::new("f"), &bytes, IDENTITY) {
+                prop_assert!(runs.windows(2).all(|pair| pair[0].epoch > pair[1].epoch));
+                for run in &runs {
+                    prop_assert!(run.tables.windows(2).all(|pair| pair[0].max_key < pair[1].min_key));
+                }
+            }
+        }
+
+        /// M1: arbitrary bytes are refused.
+        #[test]
+        fn reading_arbitrary_bytes_is_safe(bytes: Vec<u8>) {
+            prop_assert!(decode(Path::new("f"), &bytes, IDENTITY).is_err());
+        }
+    }
+}

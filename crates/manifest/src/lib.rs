@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+#[cfg(test)]
+mod arbitrary;
 pub mod commit;
 pub mod edit;
 pub mod edit_file;

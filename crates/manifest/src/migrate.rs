@@ -149,3 +149,72 @@ pub(crate) fn finish(env: &Environment, paths: &DatabasePaths, former: &[u8]) ->
     env.files.rename(&paths.former(), &paths.backup(xxh3_64(former)))?;
     env.files.sync_dir(paths.dir())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode_here(text: &str) -> Result<Manifest, DecodeError> {
+        decode(Path::new("manifest.json"), text.as_bytes(), DatabaseId(7))
+    }
+
+    /// M4: a former manifest becomes one keyspace; level 0 by id, deeper levels one run each, older the deeper.
+    #[test]
+    fn a_former_manifest_becomes_one_keyspace() {
+        let manifest = decode_here(
+            r#"{"version": 1, "next_file_id": 9, "levels": [
+                [{"id": 8, "size": 10, "min_key": "a", "max_key": "z", "entries": 2},
+                 {"id": 5, "size": 10, "min_key": "b", "max_key": "y", "entries": 2}],
+                [{"id": 4, "size": 10, "min_key": "n", "max_key": "z", "entries": 1},
+                 {"id": 3, "size": 10, "min_key": "", "max_key": "mü", "entries": 1}],
+                [],
+                [{"id": 1, "size": 10, "min_key": "a", "max_key": "b", "entries": 1}]]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            manifest.to_string(),
+            concat!(
+                "generation 0, next t9 seg9 ks2 job1 e5, last #0, floor seg0, claim seg0+0\n",
+                "ks1 \"default\" created #0 flushed #0\n",
+                "  L0 e4: t8[a..z #0..#0]\n",
+                "  L0 e3: t5[b..y #0..#0]\n",
+                "  L1 e2: t3[..m\\xc3\\xbc #0..#0] t4[n..z #0..#0]\n",
+                "  L3 e1: t1[a..b #0..#0]\n",
+            )
+        );
+    }
+
+    /// M4: what does not fit the former layout is refused.
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let table = |id: u64, min: &str, max: &str| {
+            format!(r#"{{"id": {id}, "size": 1, "min_key": "{min}", "max_key": "{max}", "entries": 1}}"#)
+        };
+        let with = |levels: &str| format!(r#"{{"version": 1, "next_file_id": 9, "levels": [{levels}]}}"#);
+        let two = |left: &str, right: &str| with(&format!("[], [{left}, {right}]"));
+        for (wrong, expected) in [
+            (with("[],[],[],[],[],[],[],[]"), "at most 7 levels"),
+            (two(&table(1, "a", "c"), &table(2, "c", "d")), "overlaps"),
+            (two(&table(1, "a", "c"), &table(1, "d", "e")), "an id of its own"),
+            (with(&format!("[{}]", table(9, "a", "b"))), "below next_file_id"),
+            (with(&format!("[{}]", table(1, "b", "a"))), "min_key at or before"),
+            (with("[{\"id\": 1}]"), "min_key"),
+            (with("").replace("version\": 1", "version\": 2"), "version 1"),
+            (with("").replace("next_file_id", "next_id"), "next_file_id"),
+            ("[]".into(), "an object"),
+            ("".into(), "JSON"),
+        ] {
+            let error = decode_here(&wrong).unwrap_err().to_string();
+            assert!(error.contains(expected), "{wrong}: {error}");
+        }
+        assert!(decode_here(&with("")).is_ok());
+    }
+
+    proptest::proptest! {
+        /// M4: arbitrary bytes are refused.
+        #[test]
+        fn reading_arbitrary_bytes_is_safe(bytes: Vec<u8>) {
+            let _ = decode(Path::new("manifest.json"), &bytes, DatabaseId(7));
+        }
+    }
+}
