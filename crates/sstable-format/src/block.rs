@@ -513,10 +513,6 @@ impl Shape {
 }
 
 impl BlockBuilder {
-    pub(crate) fn rows(&self) -> usize {
-        self.shape.rows
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.shape.rows == 0
     }
