@@ -358,7 +358,7 @@ impl Log {
             if planted_faults::planted("log-older-segments-not-synced") { position.segment } else { sync.clean_before };
         self.sync_segments(first..=position.segment)?;
         sync.clean_before = sync.clean_before.max(position.segment);
-        if !sync.claims_held {
+        if !sync.claims_held || planted_faults::planted("log-held-claims-rise") {
             self.shared.durable.raise(position);
         }
         Ok(())
@@ -450,8 +450,14 @@ impl Log {
             state.next_id = SegmentId(id.get() + 1);
             (id, state.recycled.pop())
         };
-        let made = self.shared.maker.make(id, recycled.as_deref());
-        let segment = Arc::new(made.map_err(|error| LogError::NotPrepared { cause: Arc::new(error) })?);
+        let segment = match self.shared.maker.make(id, recycled.as_deref()) {
+            Ok(segment) => Arc::new(segment),
+            Err(error) => {
+                // It may still stand under its old name.
+                lock(&self.shared.state).doomed.extend(recycled);
+                return Err(LogError::NotPrepared { cause: Arc::new(error) });
+            }
+        };
         self.populate(&segment, 0);
         let handles = handles_on(&segment);
         lock(&self.shared.state).prepared = Some((segment, handles));
@@ -616,7 +622,7 @@ impl Log {
         for path in doomed {
             match system.remove_file(&path) {
                 Ok(()) => report.removed += 1,
-                Err(error) if error.is_not_found() => report.removed += 1,
+                Err(error) if error.is_not_found() => {}
                 Err(error) => {
                     lock(&self.shared.state).doomed.push(path);
                     first_error.get_or_insert(error);

@@ -243,7 +243,9 @@ impl SegmentMaker {
             // Not renamed while it is open: Windows refuses that for a mapped file.
             drop(file);
             files.rename(&temporary, &path)?;
-            files.sync_dir(&self.dir)?;
+            if !planted_faults::planted("log-segment-used-before-its-name-is-durable") {
+                files.sync_dir(&self.dir)?;
+            }
             let file = files.open_log(&path, self.options.way)?;
             Ok(Segment { name, bytes, file: Some(file), populated: AtomicU64::new(0) })
         })();

@@ -19,6 +19,12 @@ pub(crate) const DATABASE: u128 = 0xdb00_0000_0000_0000_0000_0000_0000_0001;
 #[derive(Debug, Default)]
 pub(crate) struct CountingRandomness(AtomicU64);
 
+impl CountingRandomness {
+    pub(crate) fn starting_at(number: u64) -> Self {
+        Self(AtomicU64::new(number))
+    }
+}
+
 impl Randomness for CountingRandomness {
     fn next_u64(&self) -> u64 {
         0x5a17_0000_0000_0001 + self.0.fetch_add(1, Ordering::Relaxed)
