@@ -43,6 +43,31 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p file-system --test faults a_failed_sync_is_not_mended_by_a_later_one",
     },
     Fault {
+        name: "log-salt-of-a-record-ignored",
+        breaks: "L2",
+        caught_by: "-p write-ahead-log --test golden golden_scripts",
+    },
+    Fault {
+        name: "log-claim-ignored-at-a-bad-record",
+        breaks: "L3",
+        caught_by: "-p write-ahead-log --test damage any_flipped_byte_is_a_prefix_or_an_error",
+    },
+    Fault {
+        name: "log-older-segments-not-synced",
+        breaks: "P7",
+        caught_by: "-p write-ahead-log --test crash a_crash_at_every_event_leaves_a_prefix",
+    },
+    Fault {
+        name: "log-segment-used-before-its-name-is-durable",
+        breaks: "L1",
+        caught_by: "-p write-ahead-log --test crash a_crash_at_every_event_leaves_a_prefix",
+    },
+    Fault {
+        name: "log-held-claims-rise",
+        breaks: "L4",
+        caught_by: "-p write-ahead-log --test crash a_crash_while_resuming_is_recovered_from",
+    },
+    Fault {
         name: "memtable-ranges-overlap",
         breaks: "K1",
         caught_by: "-p skiplist-memtable --test memtable agrees_with_a_sorted_map",
