@@ -181,6 +181,9 @@ impl Life {
         // Claims do not rise, whatever is synced, before the floor has passed what was replayed (L4).
         life.append(300);
         life.sync();
+        // This record would carry the claim that must not rise.
+        life.append(70);
+        life.sync();
         if held {
             life.flush_replayed(last);
         }
