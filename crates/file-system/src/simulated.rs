@@ -664,7 +664,11 @@ impl FileSystem for SimulatedFileSystem {
     fn exists(&self, path: &Path) -> Result<bool, FileError> {
         let mut disk = self.disk();
         disk.look(FileOperation::Inspect, path)?;
-        Ok(disk.state.resolve(path).is_ok())
+        match disk.state.resolve(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(FileOperation::Inspect, path)(error)),
+        }
     }
 }
 

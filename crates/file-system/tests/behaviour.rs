@@ -202,6 +202,9 @@ over_both! {
         world.write("f", b"");
         assert_eq!(world.files.remove_dir(&world.at("f")).unwrap_err().operation, FileOperation::Remove);
         assert_eq!(world.files.read_dir(&world.at("f")).unwrap_err().operation, FileOperation::List);
+        if cfg!(unix) {
+            assert_eq!(world.files.exists(&world.at("f/x")).unwrap_err().kind(), ErrorKind::NotADirectory);
+        }
         assert_eq!(world.names(), ["d", "f"]);
     }
 
@@ -437,4 +440,8 @@ fn a_full_real_disk_is_certain() {
     assert_eq!((error.kind(), error.operation), (ErrorKind::StorageFull, FileOperation::Allocate));
     assert!(error.is_out_of_space());
     assert!(files.read_dir(dir.path()).unwrap().is_empty());
+    // L1: a tmpfs is known to be safe, so what was asked for is what comes.
+    let way = |way| files.create_log(&dir.path().join(format!("{way:?}")), 4096, way).unwrap().way();
+    assert_eq!(way(LogFileWay::Mapped), LogFileWay::Mapped);
+    assert_eq!(way(LogFileWay::Written), LogFileWay::Written);
 }

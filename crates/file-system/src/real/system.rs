@@ -19,6 +19,7 @@ fn signed(bytes: u64) -> io::Result<libc::off_t> {
 mod unix {
     use super::*;
     use memmap2::MmapRaw;
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
     use std::os::fd::AsRawFd;
 
     /// Makes the entries of a directory durable.
@@ -76,11 +77,15 @@ mod unix {
             };
             if wish.fst_length > 0 {
                 // SAFETY: `wish` is a live, initialised `fstore_t`, which is what F_PREALLOCATE reads and writes.
-                let contiguous = retry(|| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_PREALLOCATE, &mut wish) });
+                let contiguous = retry(|| unsafe {
+                    libc::fcntl(file.as_raw_fd(), libc::F_PREALLOCATE, std::ptr::from_mut(&mut wish))
+                });
                 if contiguous.is_err() {
                     wish.fst_flags = libc::F_ALLOCATEALL;
                     // SAFETY: as above.
-                    retry(|| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_PREALLOCATE, &mut wish) })?;
+                    retry(|| unsafe {
+                        libc::fcntl(file.as_raw_fd(), libc::F_PREALLOCATE, std::ptr::from_mut(&mut wish))
+                    })?;
                 }
             }
             grow(file, bytes)
