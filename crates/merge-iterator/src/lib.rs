@@ -39,7 +39,7 @@
 //! # Ok::<(), merge_iterator::VisibleError<std::convert::Infallible>>(())
 //! ```
 //!
-//! Reading order: [`merge`], [`visible`], [`slice`].
+//! Reading order: [`merge`], [`visible`], [`mod@slice`].
 
 #![forbid(unsafe_code)]
 
