@@ -202,7 +202,8 @@ impl Manifest {
 
 /// [`Level::COUNT`] levels that share one empty value.
 fn empty_levels() -> Vec<Arc<LevelState>> {
-    vec![Arc::new(LevelState::default()); Level::COUNT]
+    let empty = Arc::new(LevelState::default());
+    vec![empty; Level::COUNT]
 }
 
 /// The level, about to change: from here on no file holds it (M1).

@@ -42,7 +42,8 @@ pub enum Change {
     ClearKeyspace {
         /// Refused unless it lives.
         id: KeyspaceId,
-        /// The clear's own sequence number; `flushed_seqno` rises to it.
+        /// The clear's own sequence number; `flushed_seqno` rises to it. Refused unless it is above: a clear that was
+        /// installed before would take what was flushed since.
         at: SeqNo,
     },
     /// A flush, compaction or ingest: tables out, tables in (M1, C4).

@@ -1,5 +1,39 @@
 //! What the database consists of, as JSON with one commit point: global.json and a file per level.
 //!
+//! ```text
+//!   Edit ──apply──▶ Manifest ──commit──▶ level files ─▶ global.json ═ the commit point ─▶ current()
+//!                                    └─▶ a line in the edit file ═ the commit point ──┘    (M3)
+//! ```
+//!
+//! ```
+//! use file_system::Environment;
+//! use internal_key::{KeyspaceId, SeqNo};
+//! use manifest::{Change, Edit, ManifestOptions, ManifestStore, OpenMode, Refusal};
+//!
+//! let env = Environment::simulated(1);
+//! let options = ManifestOptions::default();
+//! let store = ManifestStore::create(&env, "/db", options, &Edit::default())?;
+//! let create = Change::CreateKeyspace {
+//!     id: KeyspaceId(1),
+//!     name: "default".into(),
+//!     options: Default::default(),
+//!     created_seqno: SeqNo::ZERO,
+//! };
+//! store.commit(Edit::of(create.clone()))?;
+//!
+//! // The same again is refused, and nothing is written.
+//! let refused = store.current().apply(&Edit::of(create));
+//! assert_eq!(refused, Err(Refusal::IdReused { id: KeyspaceId(1), expected: KeyspaceId(2) }));
+//!
+//! // What was committed is there when the database is opened again.
+//! drop(store);
+//! let store = ManifestStore::open(&env, "/db", OpenMode::ReadWrite, options)?;
+//! assert!(store.current().keyspace_named("default").is_some());
+//! # Ok::<(), manifest::ManifestError>(())
+//! ```
+//!
+//! What this crate does not know: it opens no table and no segment, and decides neither what to compact nor when.
+//!
 //! Reading order: [`value`] (the manifest as an immutable value), [`edit`] (how it changes), [`apply`] (what an edit
 //! does), [`paths`] (where files lie), [`global`], [`level`] and [`edit_file`] (the formats), [`commit`] (how a change becomes
 //! durable), [`reload`] (following another process), [`migrate`] (the former layout), [`error`].

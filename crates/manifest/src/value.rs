@@ -42,7 +42,7 @@ pub struct TableEntry {
     pub id: TableId,
     /// Its length in bytes.
     pub bytes: u64,
-    /// xxh3 of the whole file.
+    /// xxh3 of the whole file; 0 where it is not known, which is so only in tables of the former layout (M4).
     pub checksum: u64,
     /// The smallest user key in it (including range-delete spans).
     pub min_key: Box<[u8]>,
@@ -80,7 +80,8 @@ pub struct RunEntry {
 pub struct LevelState {
     /// Newest epoch first.
     pub runs: Vec<RunEntry>,
-    /// The generation of the level file that holds this state; 0 when the level is empty and has no file.
+    /// The generation of the level file that holds this state; 0 when no file does, because the level is empty or its
+    /// latest change stands in the edit file (M3).
     pub generation: u64,
     /// xxh3 of that file's bytes.
     pub checksum: u64,

@@ -297,6 +297,35 @@ fn a_failed_directory_sync_after_the_rename_fails_the_store() {
     assert!(error.to_string().contains(&cause.to_string()), "{error}");
 }
 
+/// M2: a process that opens after a failed sync removes nothing before it has made what it saw durable.
+#[test]
+fn leftovers_go_only_when_what_replaced_them_is_durable() {
+    let (_, options) = WAYS[0];
+    let simulation = world(7);
+    let store = create(&simulation, options).unwrap();
+    store.commit(scripted_edits().remove(0)).unwrap();
+    let before = content(&store.current());
+    simulation.files.inject(Fault::on(FileOperation::SyncDirectory).path_ends_with("/db").nth(1));
+    let edit = parse_edit("replace 1 flushed=9 + L0:e2:t2[c..z #6..#9]\nclosed true");
+    assert!(matches!(store.commit(edit.clone()), Err(CommitError::Uncertain(_))));
+    simulation.files.clear_faults();
+    let after = content(&Manifest::apply(&before, &edit).unwrap());
+
+    let reopened = open(&simulation, options).unwrap();
+    assert_eq!(content(&reopened.current()), after, "the process sees the rename");
+    let begun = simulation.files.event_count();
+    assert_eq!(reopened.remove_leftovers().unwrap(), 1, "the level file that the rename replaced");
+    for event in begun..=simulation.files.event_count() {
+        for seed in 0..8 {
+            let image = Simulation::with_files(simulation.files.crash_image_at(event, Crash::PowerCut, seed), 9);
+            let found = open(&image, options).unwrap_or_else(|error| panic!("event {event}, seed {seed}: {error}"));
+            let found = Manifest { closed_cleanly: after.closed_cleanly, ..content(&found.current()) };
+            let old = Manifest { closed_cleanly: after.closed_cleanly, ..before.clone() };
+            assert!(found == after || (found == old && event < simulation.files.event_count()), "event {event}");
+        }
+    }
+}
+
 const FORMER: &str = r#"{"version":1,"next_file_id":9,"levels":[[{"id":8,"size":100,"min_key":"a","max_key":"z","entries":2}],
     [{"id":3,"size":70,"min_key":"b","max_key":"m","entries":5},{"id":4,"size":70,"min_key":"n","max_key":"z","entries":5}]]}"#;
 

@@ -92,6 +92,67 @@ pub const FAULTS: &[Fault] = &[
         breaks: "K6",
         caught_by: "-p skiplist-memtable --test memtable the_range_of_heads_denies_keys_outside_of_it",
     },
+    Fault { name: "manifest-flush-installed-twice", breaks: "P6", caught_by: "-p manifest --test golden scripts_hold" },
+    Fault {
+        name: "manifest-touching-tables-may-share-a-run",
+        breaks: "C3",
+        caught_by: "-p manifest --test golden scripts_hold",
+    },
+    Fault {
+        name: "manifest-overlapping-run-read",
+        breaks: "C3",
+        caught_by: "-p manifest --lib level::tests::what_does_not_fit_is_refused_at_its_place",
+    },
+    Fault {
+        name: "manifest-global-checksum-unchecked",
+        breaks: "M1",
+        caught_by: "-p manifest --lib global::tests::every_flipped_bit_is_told",
+    },
+    Fault {
+        name: "manifest-incompatible-feature-passed-over",
+        breaks: "M1",
+        caught_by: "-p manifest --lib global::tests::feature_bits_say_who_may_pass_over_what",
+    },
+    Fault {
+        name: "manifest-level-checksum-unchecked",
+        breaks: "M2",
+        caught_by: "-p manifest --test crash every_flipped_byte_is_harmless_or_told",
+    },
+    Fault {
+        name: "manifest-level-directory-not-synced",
+        breaks: "M1",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
+    },
+    Fault {
+        name: "manifest-renamed-before-sync",
+        breaks: "M1",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
+    },
+    Fault {
+        name: "manifest-uncertain-reported-as-certain",
+        breaks: "M7",
+        caught_by: "-p manifest --test crash a_failed_directory_sync_after_the_rename_fails_the_store",
+    },
+    Fault {
+        name: "manifest-leftovers-removed-before-commit",
+        breaks: "M2",
+        caught_by: "-p manifest --test crash leftovers_go_only_when_what_replaced_them_is_durable",
+    },
+    Fault {
+        name: "manifest-edit-line-not-synced",
+        breaks: "M3",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
+    },
+    Fault {
+        name: "manifest-damaged-edit-line-cut",
+        breaks: "M3",
+        caught_by: "-p manifest --lib edit_file::tests::every_flipped_byte_is_told_or_cuts_the_last_line",
+    },
+    Fault {
+        name: "manifest-lost-global-is-an-empty-database",
+        breaks: "M6",
+        caught_by: "-p manifest --test golden scripts_hold",
+    },
     Fault {
         name: "merge-equal-heads-decide",
         breaks: "I1",
