@@ -194,10 +194,10 @@ impl Layout {
         heads.as_chunks().0
     }
 
-    /// The head of `row`; 0 beyond the last.
+    /// The head of `row`, which must be below `rows`.
     #[inline(always)]
     pub(crate) fn head(&self, block: &[u8], row: usize) -> u64 {
-        self.heads(block).get(row).map_or(0, |head| u64::from_le_bytes(*head))
+        u64_at(block, BLOCK_HEADER_BYTES + row * 8).unwrap_or(0)
     }
 
     /// The first row whose head is at least `head`; the row count if there is none. Without a branch on the heads.
@@ -455,16 +455,18 @@ pub(crate) fn equal_bytes(left: &[u8], right: &[u8]) -> bool {
     if left.len() != right.len() {
         return false;
     }
-    if let (Some(l), Some(r)) = (left.first_chunk::<8>(), right.first_chunk::<8>())
-        && left.len() <= 16
-    {
-        let (lasts_l, lasts_r) = (left.last_chunk::<8>(), right.last_chunk::<8>());
-        return l == r && lasts_l == lasts_r;
+    match left.len() {
+        0 => true,
+        1..4 => left.iter().zip(right).all(|(l, r)| l == r),
+        // The first and the last word, which overlap or meet, hold every byte.
+        4..8 => {
+            left.first_chunk::<4>() == right.first_chunk::<4>() && left.last_chunk::<4>() == right.last_chunk::<4>()
+        }
+        8..=16 => {
+            left.first_chunk::<8>() == right.first_chunk::<8>() && left.last_chunk::<8>() == right.last_chunk::<8>()
+        }
+        _ => left == right,
     }
-    if left.len() < 8 {
-        return left.iter().zip(right).all(|(l, r)| l == r);
-    }
-    left == right
 }
 
 /// Gathers rows, knows at any time how large their block would be, and encodes it.

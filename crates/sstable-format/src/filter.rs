@@ -50,10 +50,12 @@ pub(crate) fn build(hashes: &[u64], bits_per_key: u8) -> Vec<u8> {
 /// Whether a key with `hash` may be among those that `line` was built of.
 #[inline(always)]
 pub(crate) fn line_may_contain(line: &[u8; LINE_BYTES], hash: u64, probes: u32) -> bool {
+    let words = line.as_chunks::<8>().0;
     let mut bits = hash.wrapping_mul(SPREAD);
     for _ in 0..probes {
-        let bit = (bits & 511) as usize;
-        if line[bit / 8] >> (bit % 8) & 1 == 0 {
+        // Little-endian words hold bit `n` of the line where its bytes do.
+        let word = words.get((bits >> 6 & 7) as usize).map_or(0, |word| u64::from_le_bytes(*word));
+        if word >> (bits & 63) & 1 == 0 {
             return false;
         }
         bits >>= BITS_PER_PROBE;

@@ -476,9 +476,11 @@ impl TableReader {
         }
         let start = handle.offset() as usize;
         let Some(frame) = map.get(start..start + handle.frame_bytes()) else { return Err(self.out_of_file(place)) };
-        // What a search reads first: header, heads and ends, which lie together.
-        for line in 0..8 {
-            prefetch(frame, line * LINE_BYTES);
+        if kind == FrameKind::Data {
+            // What a search reads first: header, heads and ends, which lie together.
+            for line in 0..8 {
+                prefetch(frame, line * LINE_BYTES);
+            }
         }
         let checked = if kind == FrameKind::Data { &self.checked_blocks } else { &self.checked_partitions };
         if !checked.is_set(ordinal) {
