@@ -65,9 +65,15 @@ impl GroupSync {
     /// `target` must be at or below `source.logged()`, so that any sync that begins from now on covers it.
     pub(crate) fn wait_through(&self, target: u64, source: &impl SyncSource) -> Result<(), SyncAbandoned> {
         let mut state = lock(&self.state);
+        let mut slept = false;
         loop {
             if source.durable() >= target {
                 state.synced += 1;
+                if slept && state.syncing.is_none() {
+                    // Woken to lead, and not needed any more, because the log was synced by another way: the others who
+                    // sleep need a leader all the same.
+                    self.condvar(state.round).notify_one();
+                }
                 return Ok(());
             }
             if source.is_failed() {
@@ -75,19 +81,15 @@ impl GroupSync {
             }
             match state.syncing {
                 None if !state.held => state = self.lead(state, source),
-                // Covered by the sync under way: it loaded `logged` at or past the target before it began.
-                Some(through) if target <= through || planted_faults::planted("commit-pipeline-sync-joined-late") => {
-                    let round = state.round;
-                    state = wait(self.condvar(round), state);
-                    if planted_faults::planted("commit-pipeline-sync-joined-late") && state.round > round {
+                // Asleep until the sync under way ends, if that covers the target: it loaded `logged` before it began.
+                // Otherwise until the next one does, which one of the sleepers leads, or until claims are released.
+                syncing => {
+                    slept = true;
+                    let late = syncing.is_some_and(|through| through < target);
+                    state = wait(self.condvar(state.round + u64::from(late)), state);
+                    if planted_faults::planted("commit-pipeline-any-sync-will-do") && !source.is_failed() {
                         return Ok(());
                     }
-                }
-                // Too late for it: the next one, which one of the sleepers will lead.
-                Some(_) | None => {
-                    // While claims are held there is no sync under way, and the next one is this round's.
-                    let round = state.round + u64::from(state.syncing.is_some());
-                    state = wait(self.condvar(round), state);
                 }
             }
         }

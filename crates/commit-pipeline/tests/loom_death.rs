@@ -1,0 +1,86 @@
+//! Models of writers that do not get through.
+//!
+//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 cargo test --release -p commit-pipeline --test loom_death`
+#![cfg(loom)]
+
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use commit_pipeline::{CloseError, CommitError, Durability};
+use loom::sync::Arc;
+use loom::thread;
+use support::{FakeLog, Fixture, seqno};
+
+/// P2: a writer that dies between reserve and publish fails the database; whoever waits behind it wakes with the cause,
+/// whoever was before it does not notice.
+#[test]
+fn dead_writer_wakes_those_behind_it_with_the_cause() {
+    std::panic::set_hook(Box::new(|_| {}));
+    loom::model(|| {
+        let fixture = Arc::new(Fixture::new(4, 4));
+        let dying = thread::spawn({
+            let fixture = Arc::clone(&fixture);
+            move || {
+                let died = catch_unwind(AssertUnwindSafe(|| {
+                    let _ = fixture.commit_with(1, Durability::Buffered, || panic!("as the test asked"));
+                }));
+                // Not reached inside the batch if the other writer's end of things came first.
+                let _ = died;
+            }
+        });
+        match fixture.commit(1, Durability::Buffered) {
+            Ok(last) => assert_eq!(last, seqno(1), "P3: nothing behind the dead writer is acknowledged"),
+            Err(CommitError::Failed(cause)) => {
+                assert!(cause.to_string().starts_with("a writer died with the batch"), "{cause}");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        dying.join().unwrap();
+        assert!(fixture.pipeline.failure().is_some(), "P2: the database has failed");
+        fixture.check_visible();
+    });
+}
+
+/// P8: a failed store of the log reaches those behind it, and the log's end is not handed out.
+#[test]
+fn failed_append_wakes_those_behind_it_and_a_closer() {
+    loom::model(|| {
+        let log = FakeLog::new(4);
+        log.script().failing_append = Some(seqno(1));
+        let fixture = Arc::new(Fixture::over(log, 4));
+        let other = thread::spawn({
+            let fixture = Arc::clone(&fixture);
+            move || fixture.commit(1, Durability::Buffered)
+        });
+        let closed = fixture.pipeline.close();
+        match other.join().unwrap() {
+            Err(CommitError::Failed(_)) => {}
+            Err(CommitError::Closed) => assert!(closed.is_ok()),
+            other => panic!("{other:?}"),
+        }
+        if fixture.pipeline.failure().is_some() {
+            assert!(matches!(closed, Err(CloseError::Failed(_))), "P8: {closed:?}");
+        }
+    });
+}
+
+/// P9: closing waits for whoever is in flight, and refuses whoever comes after; both end.
+#[test]
+fn closing_waits_for_those_in_flight() {
+    loom::model(|| {
+        let fixture = Arc::new(Fixture::new(4, 4));
+        let other = thread::spawn({
+            let fixture = Arc::clone(&fixture);
+            move || fixture.commit(1, Durability::Buffered)
+        });
+        let tail = fixture.pipeline.close().unwrap();
+        assert_eq!(fixture.pipeline.visible().load().get(), tail.next, "everything reserved is visible");
+        fixture.check_visible();
+        match other.join().unwrap() {
+            Ok(last) => assert_eq!((last, tail.next), (seqno(1), 1)),
+            Err(CommitError::Closed) => assert_eq!(tail.next, 0),
+            Err(other) => panic!("{other:?}"),
+        }
+    });
+}
