@@ -170,4 +170,59 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p merge-iterator --test merge a_reader_sees_what_the_writes_up_to_its_seqno_left",
     },
     Fault { name: "visible-tombstone-hides-nothing-older", breaks: "I4", caught_by: "-p merge-iterator --test golden" },
+    Fault {
+        name: "version-history-flush-out-of-order",
+        breaks: "P6",
+        caught_by: "-p version-history --test super_version",
+    },
+    Fault {
+        name: "version-history-named-table-deleted",
+        breaks: "R5",
+        caught_by: "-p version-history --test obsolete",
+    },
+    Fault {
+        name: "version-history-predecessor-dropped-early",
+        breaks: "R4",
+        caught_by: "-p version-history --test super_version",
+    },
+    Fault {
+        name: "version-history-register-in-two-steps",
+        breaks: "R3",
+        caught_by: "loom: -p version-history --test loom_history",
+    },
+    Fault {
+        name: "version-history-release-forgets-others",
+        breaks: "R3",
+        caught_by: "-p version-history --test snapshots",
+    },
+    Fault {
+        name: "commit-pipeline-acknowledged-behind-a-hole",
+        breaks: "P3",
+        caught_by: "loom: -p commit-pipeline --test loom_publish",
+    },
+    Fault {
+        name: "commit-pipeline-any-sync-will-do",
+        breaks: "P7",
+        caught_by: "loom: -p commit-pipeline --test loom_sync",
+    },
+    Fault {
+        name: "commit-pipeline-counted-before-stamped",
+        breaks: "P3",
+        caught_by: "loom: -p commit-pipeline --test loom_publish queue_publishes",
+    },
+    Fault {
+        name: "commit-pipeline-death-unnoticed",
+        breaks: "P2",
+        caught_by: "-p commit-pipeline --test commit panic_while_applying",
+    },
+    Fault {
+        name: "commit-pipeline-relaxed-stamp",
+        breaks: "P3",
+        caught_by: "loom: -p commit-pipeline --test loom_publish",
+    },
+    Fault {
+        name: "commit-pipeline-waiters-forgotten",
+        breaks: "P9",
+        caught_by: "loom: crash: -p commit-pipeline --test loom_publish waiter_is_woken",
+    },
 ];

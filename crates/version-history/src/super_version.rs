@@ -91,7 +91,25 @@ pub struct SuperVersion<M, S> {
     sealed: Vec<Sealed<M, S>>,
     version: Arc<Version<S>>,
     start: SeqNo,
-    predecessor: Option<Arc<Self>>,
+    predecessor: Link<M, S>,
+}
+
+/// The way to a predecessor. Dropping the last way to a long chain drops it link by link, not link in link.
+struct Link<M, S>(Option<Arc<SuperVersion<M, S>>>);
+
+impl<M, S> Clone for Link<M, S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M, S> Drop for Link<M, S> {
+    fn drop(&mut self) {
+        let mut next = self.0.take();
+        while let Some(mut last) = next.and_then(Arc::into_inner) {
+            next = last.predecessor.0.take();
+        }
+    }
 }
 
 impl<M, S> Clone for SuperVersion<M, S> {
@@ -109,7 +127,7 @@ impl<M, S> Clone for SuperVersion<M, S> {
 impl<M, S> SuperVersion<M, S> {
     /// The first one of a keyspace: an active memtable over `version`, reaching back to the beginning.
     pub fn new(active: Arc<M>, version: Arc<Version<S>>) -> Self {
-        Self { active, sealed: Vec::new(), version, start: SeqNo::ZERO, predecessor: None }
+        Self { active, sealed: Vec::new(), version, start: SeqNo::ZERO, predecessor: Link(None) }
     }
 
     /// The memtable that takes new writes.
@@ -138,7 +156,7 @@ impl<M, S> SuperVersion<M, S> {
 
     /// What stood before [`start`](Self::start), while it is kept.
     pub fn predecessor(&self) -> Option<&Arc<Self>> {
-        self.predecessor.as_ref()
+        self.predecessor.0.as_ref()
     }
 
     /// The one that a read at `seqno` looks through: this one, or one of its predecessors. `None` if that one is no
@@ -147,7 +165,7 @@ impl<M, S> SuperVersion<M, S> {
     pub fn for_seqno(&self, seqno: SeqNo) -> Option<&Self> {
         let mut candidate = self;
         while seqno < candidate.start {
-            candidate = candidate.predecessor.as_deref()?;
+            candidate = candidate.predecessor.0.as_deref()?;
         }
         Some(candidate)
     }
@@ -219,7 +237,7 @@ impl<M, S> SuperVersion<M, S> {
             sealed: Vec::new(),
             version: Arc::new(Version::default()),
             start: at,
-            predecessor: Some(Arc::clone(self)),
+            predecessor: Link(Some(Arc::clone(self))),
         }
     }
 
@@ -230,7 +248,7 @@ impl<M, S> SuperVersion<M, S> {
     pub fn without_unneeded_predecessors(&self, floor: SeqNo, registered: &[SeqNo]) -> Option<Self> {
         let mut needed = Vec::new();
         let mut dropped = false;
-        let (mut end, mut link) = (self.start, self.predecessor.as_ref());
+        let (mut end, mut link) = (self.start, self.predecessor());
         while let Some(predecessor) = link {
             // It answers reads in start..end. The floor never falls, so that what is unneeded now stays so.
             let from = registered.partition_point(|&seqno| seqno < predecessor.start);
@@ -241,7 +259,7 @@ impl<M, S> SuperVersion<M, S> {
             } else {
                 dropped = true;
             }
-            (end, link) = (predecessor.start, predecessor.predecessor.as_ref());
+            (end, link) = (predecessor.start, predecessor.predecessor());
         }
         if !dropped {
             return None;
@@ -249,7 +267,7 @@ impl<M, S> SuperVersion<M, S> {
         // Relinked from the oldest up; one whose link does not change is shared.
         let mut chain: Option<Arc<Self>> = None;
         for predecessor in needed.into_iter().rev() {
-            let same = match (&chain, &predecessor.predecessor) {
+            let same = match (&chain, predecessor.predecessor()) {
                 (None, None) => true,
                 (Some(new), Some(old)) => Arc::ptr_eq(new, old),
                 _ => false,
@@ -257,10 +275,10 @@ impl<M, S> SuperVersion<M, S> {
             chain = Some(if same {
                 Arc::clone(predecessor)
             } else {
-                Arc::new(Self { predecessor: chain, ..Self::clone(predecessor) })
+                Arc::new(Self { predecessor: Link(chain), ..Self::clone(predecessor) })
             });
         }
-        Some(Self { predecessor: chain, ..self.clone() })
+        Some(Self { predecessor: Link(chain), ..self.clone() })
     }
 
     /// A copy with an empty list of sealed memtables, to be filled by the caller.
@@ -289,7 +307,7 @@ impl<M: fmt::Display, S> fmt::Display for SuperVersion<M, S> {
             writeln!(f, "{sealed}")?;
         }
         write!(f, "{}", self.version)?;
-        if let Some(predecessor) = &self.predecessor {
+        if let Some(predecessor) = self.predecessor() {
             writeln!(f, "below {}:", self.start)?;
             write!(f, "{predecessor}")?;
         }

@@ -1,0 +1,104 @@
+//! The snapshot registry and its floor.
+#![cfg(not(any(loom, shuttle)))]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use internal_key::SeqNo;
+use support::seqno;
+use test_support::for_each_seed;
+use version_history::{Frontier, RegisterError, SnapshotHandle, SnapshotRegistry};
+
+/// R3: a snapshot is registered at what is visible, and counts until its last handle is dropped.
+#[test]
+fn snapshot_counts_until_its_last_handle_is_dropped() {
+    let (registry, visible) = (Arc::new(SnapshotRegistry::default()), Frontier::new(seqno(5)));
+    let first = registry.register(&visible);
+    let second = registry.register(&visible);
+    let copy = first.clone();
+    visible.raise(seqno(9));
+    let third = registry.register(&visible);
+    let registered = || registry.floor_and_registered(&visible, SeqNo::ZERO).1;
+    assert_eq!(registered(), [seqno(5), seqno(9)], "distinct and ascending");
+    drop(first);
+    drop(copy);
+    assert_eq!(registered(), [seqno(5), seqno(9)], "the second handle holds it still");
+    drop(third);
+    drop(second);
+    assert_eq!(registered(), []);
+    assert_eq!(registry.oldest(), None);
+    assert_eq!(registry.counts().registrations, 4);
+}
+
+/// R3: the floor is min(retention, visible) and never falls; a snapshot below it stays as a stripe.
+#[test]
+fn floor_rises_with_retention_and_visible_and_never_falls() {
+    let (registry, visible) = (Arc::new(SnapshotRegistry::new(seqno(2))), Frontier::new(seqno(5)));
+    let snapshot = registry.register(&visible);
+    let floor = |retention| registry.floor_and_registered(&visible, retention).0;
+    assert_eq!(floor(seqno(1)), seqno(2), "it began at 2");
+    assert_eq!(floor(seqno(4)), seqno(4));
+    assert_eq!(floor(SeqNo::MAX), seqno(5), "never above visible");
+    assert_eq!(floor(seqno(3)), seqno(5), "never falls");
+    visible.raise(seqno(50));
+    assert_eq!(registry.floor_and_registered(&visible, SeqNo::MAX), (seqno(50), vec![seqno(5)]));
+    assert_eq!(snapshot.seqno(), seqno(5));
+    assert_eq!(registry.floor(), seqno(50));
+}
+
+/// R3: below the floor only what is registered already can be registered again; above visible nothing can.
+#[test]
+fn registering_below_the_floor_is_an_error() {
+    let (registry, visible) = (Arc::new(SnapshotRegistry::default()), Frontier::new(seqno(30)));
+    let held = registry.register_at(&visible, seqno(10)).unwrap();
+    registry.floor_and_registered(&visible, seqno(20));
+    let refused = registry.register_at(&visible, seqno(19)).unwrap_err();
+    assert_eq!(refused, RegisterError::BelowFloor { seqno: seqno(19), floor: seqno(20) });
+    let again = registry.register_at(&visible, seqno(10)).unwrap();
+    assert_eq!(registry.register_at(&visible, seqno(20)).unwrap().seqno(), seqno(20));
+    drop((held, again));
+    assert!(registry.register_at(&visible, seqno(10)).is_err(), "released: its versions may be gone");
+    let refused = registry.register_at(&visible, seqno(31)).unwrap_err();
+    assert_eq!(refused, RegisterError::NotVisible { seqno: seqno(31), visible: seqno(30) });
+}
+
+/// R3: against a model: whatever is registered was at or above the floor of its moment, and is named until released.
+#[test]
+fn random_registrations_agree_with_a_model() {
+    for_each_seed(0..50, |rng| {
+        let (registry, visible) = (Arc::new(SnapshotRegistry::default()), Frontier::new(SeqNo::ZERO));
+        let mut handles: Vec<SnapshotHandle> = Vec::new();
+        let mut floor = SeqNo::ZERO;
+        for _ in 0..200 {
+            match rng.below(6) {
+                0 => visible.raise(seqno(visible.load().get() + rng.below(4))),
+                1 => handles.push(registry.register(&visible)),
+                2 => {
+                    let at = seqno(rng.below(visible.load().get() + 3));
+                    let held = handles.iter().any(|handle| handle.seqno() == at);
+                    match registry.register_at(&visible, at) {
+                        Ok(handle) => {
+                            assert!(at <= visible.load() && (at >= floor || held));
+                            handles.push(handle);
+                        }
+                        Err(RegisterError::NotVisible { .. }) => assert!(at > visible.load()),
+                        Err(_) => assert!(at < floor && !held),
+                    }
+                }
+                3 if !handles.is_empty() => {
+                    let index = rng.index(handles.len());
+                    handles.swap_remove(index);
+                }
+                _ => {
+                    let retention = seqno(rng.below(visible.load().get() + 5));
+                    floor = floor.max(retention.min(visible.load()));
+                    let distinct: BTreeSet<SeqNo> = handles.iter().map(SnapshotHandle::seqno).collect();
+                    let expected = (floor, distinct.into_iter().collect());
+                    assert_eq!(registry.floor_and_registered(&visible, retention), expected);
+                }
+            }
+        }
+    });
+}
