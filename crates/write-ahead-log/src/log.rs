@@ -584,7 +584,7 @@ impl Log {
             let temporary = entry.name.strip_prefix(TEMPORARY_PREFIX);
             if temporary.is_some_and(|name| parse_segment_file_name(name).is_some()) {
                 unnamed.push((path, None));
-            } else if let Some(id) = parse_segment_file_name(&entry.name) {
+            } else if let Some(id) = parse_segment_file_name(&entry.name).filter(|_| !entry.is_dir) {
                 if known.contains(&id) || waiting.contains(&path) {
                     continue;
                 }
@@ -635,7 +635,7 @@ impl Log {
     /// Writes an end record, syncs everything and returns the durable claim, which a clean close commits to the manifest
     /// (**L3**): the log's end, unless claims are still held.
     ///
-    /// Every accepted reservation must have been appended.
+    /// Every accepted reservation must have been appended. Removes the prepared segment.
     ///
     /// # Errors
     /// [`LogError`]; the log is then as if the process had died.
@@ -650,6 +650,15 @@ impl Log {
         tail.take(&reservation, reservation.first_seqno);
         self.append(&reservation, &Payload::of_any_kind(RecordKind::End, &[]))?;
         self.sync_through(tail.next_end())?;
+        // Nothing names the prepared segment; without it the next opening has nothing to scan.
+        let prepared = lock(&self.shared.state).prepared.take();
+        if let Some((segment, handles)) = prepared {
+            let path = segment_path(&self.shared.maker.dir, segment.name.id);
+            drop((segment, handles));
+            if let Err(error) = self.shared.maker.environment.files.remove_file(&path) {
+                tracing::warn!(%error, "a prepared log segment stays behind until the next opening");
+            }
+        }
         Ok(self.durable())
     }
 

@@ -87,7 +87,8 @@ pub struct ReplayReport {
     pub cut_bytes: u64,
     /// Whether the last record is an end: the log was closed cleanly.
     pub closed_cleanly: bool,
-    /// Whether any record lies beyond `last_claim`, so that claims are held after resuming (**L4**).
+    /// Whether any record lies beyond `last_claim`, or something was skipped, so that claims are held after resuming
+    /// (**L4**).
     pub beyond_claim: bool,
     /// The segments replayed, oldest first; `end` lies in the last. Empty only after a salvage that found none.
     pub segments: Vec<ReplayedSegment>,
@@ -310,6 +311,7 @@ pub fn replay(
         database_id,
         listing,
         salvage: options.salvage,
+        manifest_claim: claim,
         on_record,
         seqno_min: SeqNo::ZERO,
         last_record_end: LogPosition::default(),
@@ -325,6 +327,7 @@ struct Run<'a, F> {
     database_id: u128,
     listing: BTreeMap<SegmentId, PathBuf>,
     salvage: bool,
+    manifest_claim: LogPosition,
     on_record: F,
     seqno_min: SeqNo,
     /// The end of the last whole record of any kind.
@@ -364,7 +367,9 @@ where
         while let Some(reader) = next {
             next = self.replay_segment(reader)?;
         }
-        self.report.beyond_claim = self.last_record_end > self.report.last_claim;
+        // After a salvage the chain is broken: only a floor behind it makes what was read durable again.
+        let skipped = !self.report.skipped.is_empty();
+        self.report.beyond_claim = skipped || self.last_record_end > self.report.last_claim;
         Ok(self.report)
     }
 
@@ -387,7 +392,9 @@ where
                     None => return self.resume_after_skip(id),
                 },
                 Step::Bad(fault) => {
-                    let beyond = self.scan_beyond(&mut reader, at)?;
+                    // Behind a clean end nothing but the seal of a later opening is ever stored in this segment (L4).
+                    let ended = self.report.closed_cleanly && here == self.manifest_claim;
+                    let beyond = self.scan_beyond(&mut reader, at, !ended)?;
                     let claim = self.report.last_claim.max(beyond.claim);
                     self.report.last_claim = claim;
                     if here >= claim || planted_faults::planted("log-claim-ignored-at-a-bad-record") {
@@ -456,10 +463,12 @@ where
         }
     }
 
-    /// Scans this segment behind `at`, and all later ones, for headers (L3).
-    fn scan_beyond(&mut self, reader: &mut SegmentReader, at: u64) -> Result<Beyond, ReplayError> {
+    /// Scans this segment behind `at` if `here`, and all later ones, for headers (L3).
+    fn scan_beyond(&mut self, reader: &mut SegmentReader, at: u64, here: bool) -> Result<Beyond, ReplayError> {
         let mut beyond = Beyond { claim: LogPosition::default(), cut_bytes: 0, later: Vec::new() };
-        self.scan_segment(reader, at, &mut beyond)?;
+        if here {
+            self.scan_segment(reader, at, &mut beyond)?;
+        }
         let behind = (std::ops::Bound::Excluded(reader.header.name.id), std::ops::Bound::Unbounded);
         let later: Vec<_> = self.listing.range(behind).map(|(id, path)| (*id, path.clone())).collect();
         for (id, path) in later {
