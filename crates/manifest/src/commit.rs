@@ -498,7 +498,7 @@ impl ManifestStore {
     /// Commits what fits of `group` in one go.
     fn pass(&self, group: Vec<(u64, Request)>) -> Vec<(u64, Result<Arc<Manifest>, CommitError>)> {
         let mut disk = self.disk();
-        let mut working = Manifest::clone(&self.current());
+        let mut working = self.current();
         let mut answers = Vec::with_capacity(group.len());
         let mut accepted = Vec::with_capacity(group.len());
         let mut edits: Vec<&Edit> = Vec::with_capacity(group.len());
@@ -508,12 +508,12 @@ impl ManifestStore {
             match request {
                 Request::Anew => {
                     anew = true;
-                    working.closed_cleanly = false;
+                    Arc::make_mut(&mut working).closed_cleanly = false;
                     accepted.push(*ticket);
                 }
                 Request::Edit(edit) => match working.apply(edit) {
                     Ok(next) => {
-                        working = next;
+                        working = Arc::new(next);
                         accepted.push(*ticket);
                         edits.push(edit);
                     }
@@ -527,7 +527,7 @@ impl ManifestStore {
         let mut cost = PassCost::default();
         let committed = match accepted.is_empty() {
             true => Ok(()),
-            false => self.write(&mut disk, working, &edits, anew, &mut cost),
+            false => self.write(&mut disk, Arc::unwrap_or_clone(working), &edits, anew, &mut cost),
         };
         let answer = match committed {
             Ok(()) => Ok(self.current()),

@@ -207,11 +207,12 @@ fn write_change(out: &mut String, change: &Change) {
 }
 
 fn read_change(value: Value<'_>) -> Result<Change, DecodeError> {
-    let not_one = value.wrong("an object of one field, the change's name");
+    let spot = value.spot();
     let mut object = value.object()?;
     let mut fields = object.rest().into_iter();
-    let (Some((name, value)), None) = (fields.next(), fields.next()) else { return Err(not_one) };
-    let unknown = value.unsupported("a known change");
+    let (Some((name, value)), None) = (fields.next(), fields.next()) else {
+        return Err(spot.wrong("an object of one field, the change's name", "none or several"));
+    };
     let claim_or_floor = matches!(name.as_str(), "raise_claim" | "raise_log_floor");
     if claim_or_floor {
         return match name.as_str() {
@@ -220,7 +221,7 @@ fn read_change(value: Value<'_>) -> Result<Change, DecodeError> {
         };
     }
     let mut object = value.object()?;
-    let mut id_of = |name: &str| object.field(name)?.u32().map(KeyspaceId);
+    let mut id_of = |name: &'static str| object.field(name)?.u32().map(KeyspaceId);
     let change = match name.as_str() {
         "create_keyspace" => Change::CreateKeyspace {
             id: id_of("id")?,
@@ -247,7 +248,7 @@ fn read_change(value: Value<'_>) -> Result<Change, DecodeError> {
             epoch: Epoch(object.field("epoch")?.u64()?),
         },
         "set_closed_cleanly" => Change::SetClosedCleanly(object.field("to")?.bool()?),
-        _ => return Err(unknown),
+        _ => return Err(spot.unsupported("a known change", format!("{name:?}"))),
     };
     object.finish()?;
     Ok(change)

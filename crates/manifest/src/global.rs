@@ -253,19 +253,18 @@ pub fn decode(file: &Path, bytes: &[u8], mode: OpenMode) -> Result<Global, Decod
     let mut levels = BTreeMap::new();
     let mut names = HashSet::new();
     for value in root.field("keyspaces")?.list()? {
-        let place = value.place();
+        let spot = value.spot();
         let state = keyspace(value, generation, &mut levels)?;
-        let wrong = |expected: String, found: String| DecodeError::damaged(file, place.clone(), expected, found);
         if state.id >= next_keyspace_id {
             let expected = format!("an id below next.keyspace, {}", next_keyspace_id.get());
-            return Err(wrong(expected, state.id.get().to_string()));
+            return Err(spot.wrong(expected, state.id.get().to_string()));
         }
         if !names.insert(state.name.clone()) {
-            return Err(wrong("a name of its own".into(), format!("{:?} a second time", state.name)));
+            return Err(spot.wrong("a name of its own", format!("{:?} a second time", state.name)));
         }
         let id = state.id;
         if manifest.keyspaces.insert(id, Arc::new(state)).is_some() {
-            return Err(wrong("an id of its own".into(), format!("{} a second time", id.get())));
+            return Err(spot.wrong("an id of its own", format!("{} a second time", id.get())));
         }
     }
     root.reserved(&["encryption"])?;
@@ -373,10 +372,10 @@ fn keyspace(
     let empty = Arc::new(LevelState::default());
     let mut levels = vec![empty; Level::COUNT];
     for value in object.field("levels")?.list()? {
-        let twice = value.wrong("a level of its own");
+        let spot = value.spot();
         let (level, file) = level_reference(value, id, generation)?;
         if files.insert((id, level), file).is_some() {
-            return Err(twice);
+            return Err(spot.wrong("a level of its own", format!("{level} a second time")));
         }
         if let Some(state) = levels.get_mut(level.index()) {
             *state = Arc::new(LevelState { runs: Vec::new(), generation: file.generation, checksum: file.checksum });
@@ -393,16 +392,17 @@ fn level_reference(value: Value<'_>, keyspace: KeyspaceId, newest: u64) -> Resul
     let named = object.field("file")?;
     // Zero means that no file holds a level, so no file has it.
     let generation = object.field("generation")?;
-    let zero = generation.wrong("a generation from 1");
+    let spot = generation.spot();
     let generation = match generation.u64_max(newest)? {
-        0 => return Err(zero),
+        0 => return Err(spot.wrong("a generation from 1", "0")),
         generation => generation,
     };
     // The name is for people. It must be the one that the ids make, so that no name leads outside the directory.
     let expected = level_file(keyspace, level, generation);
-    let other = named.wrong(format!("{expected:?}"));
-    if named.text()? != expected {
-        return Err(other);
+    let spot = named.spot();
+    let named = named.text()?;
+    if named != expected {
+        return Err(spot.wrong(format!("{expected:?}"), format!("{named:?}")));
     }
     let file = LevelFile {
         generation,

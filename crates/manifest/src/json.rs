@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use internal_key::{MAX_KEY_BYTES, SeqNo};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -158,7 +159,7 @@ impl<'a> Source<'a> {
     /// Reads `bytes` as one JSON value.
     pub(crate) fn parse(self, bytes: &[u8]) -> Result<Value<'a>, DecodeError> {
         match serde_json::from_slice(bytes) {
-            Ok(node) => Ok(Value { source: self, path: String::new(), node }),
+            Ok(node) => Ok(Value { spot: Spot { source: self, parent: None, step: Step::Root }, node }),
             Err(error) => {
                 let place = Place::Line { line: error.line() as u64, column: error.column() as u64 };
                 Err(DecodeError::damaged(self.file, place, "JSON", error.to_string()))
@@ -167,49 +168,112 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The last step to a value.
+#[derive(Debug, Clone)]
+enum Step {
+    Root,
+    Field(&'static str),
+    /// A field whose name the file chose.
+    Named(String),
+    Index(usize),
+}
+
+/// An object or list on the way to a value.
+#[derive(Debug)]
+struct Link {
+    parent: Option<Rc<Link>>,
+    step: Step,
+}
+
+/// The place of a value, written out only if there is an error to tell: a file has a dozen values a table.
+#[derive(Debug, Clone)]
+pub(crate) struct Spot<'a> {
+    source: Source<'a>,
+    parent: Option<Rc<Link>>,
+    step: Step,
+}
+
+impl<'a> Spot<'a> {
+    /// The place as errors show it.
+    pub(crate) fn place(&self) -> Place {
+        let mut steps = vec![&self.step];
+        let mut parent = &self.parent;
+        while let Some(link) = parent {
+            steps.push(&link.step);
+            parent = &link.parent;
+        }
+        let mut path = String::new();
+        for step in steps.into_iter().rev() {
+            let dot = if path.is_empty() { "" } else { "." };
+            let _ = match step {
+                Step::Root => Ok(()),
+                Step::Field(name) => write!(path, "{dot}{name}"),
+                Step::Named(name) => write!(path, "{dot}{name}"),
+                Step::Index(index) => write!(path, "[{index}]"),
+            };
+        }
+        if path.is_empty() { Place::File } else { Place::Json(path) }
+    }
+
+    /// The error that not `expected` stands here, but `found`.
+    pub(crate) fn wrong(&self, expected: impl Into<String>, found: impl Into<String>) -> DecodeError {
+        DecodeError::damaged(self.source.file, self.place(), expected, found)
+    }
+
+    /// The error that what stands here, `found`, means something that this version does not know.
+    pub(crate) fn unsupported(&self, expected: impl Into<String>, found: impl Into<String>) -> DecodeError {
+        DecodeError::unsupported(self.source.file, self.place(), expected, found)
+    }
+
+    /// As the way to the values below.
+    fn into_link(self) -> (Source<'a>, Rc<Link>) {
+        (self.source, Rc::new(Link { parent: self.parent, step: self.step }))
+    }
+}
+
 /// A value and its place.
 #[derive(Debug)]
 pub(crate) struct Value<'a> {
-    source: Source<'a>,
-    path: String,
+    spot: Spot<'a>,
     node: Node,
 }
 
 impl<'a> Value<'a> {
-    /// Its place, for error messages.
-    pub(crate) fn place(&self) -> Place {
-        if self.path.is_empty() { Place::File } else { Place::Json(self.path.clone()) }
+    /// Its place, for errors that are found when the value has been taken apart.
+    pub(crate) fn spot(&self) -> Spot<'a> {
+        self.spot.clone()
     }
 
     /// The error that this value is not `expected`.
     pub(crate) fn wrong(&self, expected: impl Into<String>) -> DecodeError {
-        DecodeError::damaged(self.source.file, self.place(), expected, self.node.shown())
+        self.spot.wrong(expected, self.node.shown())
     }
 
     /// The error that this value is whole but means something that this version does not know.
     pub(crate) fn unsupported(&self, expected: impl Into<String>) -> DecodeError {
-        DecodeError::unsupported(self.source.file, self.place(), expected, self.node.shown())
+        self.spot.unsupported(expected, self.node.shown())
     }
 
     pub(crate) fn object(self) -> Result<Object<'a>, DecodeError> {
         match self.node {
             Node::Object(fields) => {
-                let fields = fields.into_iter().map(|(name, node)| (name, Some(node))).collect();
-                Ok(Object { source: self.source, path: self.path, fields })
+                let (source, link) = self.spot.into_link();
+                Ok(Object { source, link, fields: fields.into_iter().map(|(name, node)| (name, Some(node))).collect() })
             }
             _ => Err(self.wrong("an object")),
         }
     }
 
     pub(crate) fn list(self) -> Result<impl ExactSizeIterator<Item = Value<'a>>, DecodeError> {
-        let Self { source, path, node } = self;
-        match node {
-            Node::List(items) => Ok(items.into_iter().enumerate().map(move |(index, node)| Value {
-                source,
-                path: format!("{path}[{index}]"),
-                node,
-            })),
-            node => Err(Value { source, path, node }.wrong("a list")),
+        match self.node {
+            Node::List(items) => {
+                let (source, link) = self.spot.into_link();
+                Ok(items.into_iter().enumerate().map(move |(index, node)| {
+                    let parent = Some(Rc::clone(&link));
+                    Value { spot: Spot { source, parent, step: Step::Index(index) }, node }
+                }))
+            }
+            _ => Err(self.wrong("a list")),
         }
     }
 
@@ -307,33 +371,33 @@ impl<'a> Value<'a> {
 #[derive(Debug)]
 pub(crate) struct Object<'a> {
     source: Source<'a>,
-    path: String,
+    link: Rc<Link>,
     fields: Vec<(String, Option<Node>)>,
 }
 
 impl<'a> Object<'a> {
-    fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    fn spot(&self, step: Step) -> Spot<'a> {
+        Spot { source: self.source, parent: Some(Rc::clone(&self.link)), step }
     }
 
     /// Takes a field if it is there.
-    pub(crate) fn optional(&mut self, name: &str) -> Option<Value<'a>> {
+    pub(crate) fn optional(&mut self, name: &'static str) -> Option<Value<'a>> {
         let (_, node) = self.fields.iter_mut().find(|(field, _)| field == name)?;
         let node = node.take()?;
-        Some(Value { source: self.source, path: self.path_of(name), node })
+        Some(Value { spot: self.spot(Step::Field(name)), node })
     }
 
     /// Takes a field.
-    pub(crate) fn field(&mut self, name: &str) -> Result<Value<'a>, DecodeError> {
-        self.optional(name).ok_or_else(|| {
-            let place = Place::Json(self.path_of(name));
-            DecodeError::damaged(self.source.file, place, "a value", "no such field")
-        })
+    pub(crate) fn field(&mut self, name: &'static str) -> Result<Value<'a>, DecodeError> {
+        match self.optional(name) {
+            Some(value) => Ok(value),
+            None => Err(self.spot(Step::Field(name)).wrong("a value", "no such field")),
+        }
     }
 
     /// Takes fields whose place in the format is reserved for later versions: absent and `null` mean what every file
     /// of this version means, anything else is refused.
-    pub(crate) fn reserved(&mut self, names: &[&str]) -> Result<(), DecodeError> {
+    pub(crate) fn reserved(&mut self, names: &[&'static str]) -> Result<(), DecodeError> {
         for name in names {
             if let Some(value) = self.optional(name).filter(|value| !value.is_null()) {
                 return Err(value.unsupported("null (reserved for a later version)"));
@@ -344,9 +408,9 @@ impl<'a> Object<'a> {
 
     /// Takes every field that is left, with its name.
     pub(crate) fn rest(&mut self) -> Vec<(String, Value<'a>)> {
-        let names: Vec<String> =
-            self.fields.iter().filter(|(_, node)| node.is_some()).map(|(name, _)| name.clone()).collect();
-        names.into_iter().filter_map(|name| self.optional(&name).map(|value| (name, value))).collect()
+        let fields = std::mem::take(&mut self.fields);
+        let left = fields.into_iter().filter_map(|(name, node)| Some((name, node?)));
+        left.map(|(name, node)| (name.clone(), Value { spot: self.spot(Step::Named(name)), node })).collect()
     }
 
     /// Makes later unknown fields of this object errors or not.
@@ -361,8 +425,8 @@ impl<'a> Object<'a> {
         }
         match self.fields.iter().find(|(_, node)| node.is_some()) {
             Some((name, _)) => {
-                let place = Place::Json(self.path_of(name));
-                Err(DecodeError::unsupported(self.source.file, place, "only known fields", format!("field {name:?}")))
+                let spot = self.spot(Step::Named(name.clone()));
+                Err(spot.unsupported("only known fields", format!("field {name:?}")))
             }
             None => Ok(()),
         }

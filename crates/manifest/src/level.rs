@@ -111,8 +111,7 @@ pub(crate) fn write_table(out: &mut String, table: &TableEntry) {
 
 /// Reads what [`write_table`] writes.
 pub(crate) fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
-    let keys_reversed = value.wrong("min_key at or before max_key");
-    let seqnos_reversed = value.wrong("min_seqno at or before max_seqno");
+    let spot = value.spot();
     let mut object = value.object()?;
     let table = TableEntry {
         id: TableId(object.field("id")?.u64()?),
@@ -132,10 +131,10 @@ pub(crate) fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
     object.reserved(&["filter", "dictionary", "range_deletes", "encryption"])?;
     object.finish()?;
     if table.min_key > table.max_key {
-        return Err(keys_reversed);
+        return Err(spot.wrong("min_key at or before max_key", "a min_key after max_key"));
     }
     if table.min_seqno > table.max_seqno {
-        return Err(seqnos_reversed);
+        return Err(spot.wrong("min_seqno at or before max_seqno", "a min_seqno after max_seqno"));
     }
     Ok(table)
 }
@@ -168,10 +167,10 @@ pub fn decode(file: &Path, bytes: &[u8], identity: LevelIdentity) -> Result<Vec<
     let mut runs: Vec<RunEntry> = Vec::new();
     let mut ids = HashSet::new();
     for value in root.field("runs")?.list()? {
-        let order = value.wrong("a run older than the one before it");
+        let spot = value.spot();
         let run = read_run(value, &mut ids)?;
         if runs.last().is_some_and(|newer| newer.epoch <= run.epoch) {
-            return Err(order);
+            return Err(spot.wrong("a run older than the one before it", run.epoch.to_string()));
         }
         runs.push(run);
     }
@@ -181,25 +180,28 @@ pub fn decode(file: &Path, bytes: &[u8], identity: LevelIdentity) -> Result<Vec<
 }
 
 fn read_run(value: Value<'_>, ids: &mut HashSet<TableId>) -> Result<RunEntry, DecodeError> {
-    let empty = value.wrong("a run of at least one table");
+    let run = value.spot();
     let mut object = value.object()?;
     let epoch = Epoch(object.field("epoch")?.u64()?);
     let mut tables: Vec<Arc<TableEntry>> = Vec::new();
     for value in object.field("tables")?.list()? {
-        let overlap = value.wrong("keys after those of the table before it");
-        let twice = value.wrong("a table id of its own");
+        let spot = value.spot();
         let table = read_table(value)?;
         let overlaps = tables.last().is_some_and(|before| before.max_key >= table.min_key);
         if overlaps && !planted_faults::planted("manifest-overlapping-run-read") {
-            return Err(overlap);
+            let found = format!("min_key {}", table.min_key.escape_ascii());
+            return Err(spot.wrong("keys after those of the table before it", found));
         }
         if !ids.insert(table.id) {
-            return Err(twice);
+            return Err(spot.wrong("a table id of its own", format!("{} a second time", table.id.get())));
         }
         tables.push(Arc::new(table));
     }
     object.finish()?;
-    if tables.is_empty() { Err(empty) } else { Ok(RunEntry { epoch, tables }) }
+    if tables.is_empty() {
+        return Err(run.wrong("a run of at least one table", "none"));
+    }
+    Ok(RunEntry { epoch, tables })
 }
 
 #[cfg(test)]

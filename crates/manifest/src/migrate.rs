@@ -71,10 +71,11 @@ pub fn decode(file: &Path, bytes: &[u8], database_id: DatabaseId) -> Result<Mani
         let level = Level(number as u8);
         let mut tables = Vec::new();
         for value in value.list()? {
-            let unfit = value.wrong(format!("an id of its own below next_file_id, {next_file_id}"));
+            let spot = value.spot();
             let table = read_table(value)?;
             if table.id.get() >= next_file_id || !ids.insert(table.id) {
-                return Err(unfit);
+                let expected = format!("an id of its own below next_file_id, {next_file_id}");
+                return Err(spot.wrong(expected, table.id.get().to_string()));
             }
             tables.push(table);
         }
@@ -105,13 +106,16 @@ pub fn decode(file: &Path, bytes: &[u8], database_id: DatabaseId) -> Result<Mani
 }
 
 fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
-    let reversed = value.wrong("min_key at or before max_key");
+    let spot = value.spot();
     let mut object = value.object()?;
-    let mut key = |name: &str| {
+    let mut key = |name: &'static str| {
         let value = object.field(name)?;
-        let long = value.wrong(format!("a key of at most {MAX_KEY_BYTES} bytes"));
-        let key = value.text()?;
-        if key.len() <= MAX_KEY_BYTES { Ok(key.into_bytes().into_boxed_slice()) } else { Err(long) }
+        let spot = value.spot();
+        let key = value.text()?.into_bytes();
+        if key.len() > MAX_KEY_BYTES {
+            return Err(spot.wrong(format!("a key of at most {MAX_KEY_BYTES} bytes"), format!("{} bytes", key.len())));
+        }
+        Ok(key.into_boxed_slice())
     };
     let (min_key, max_key) = (key("min_key")?, key("max_key")?);
     let bytes = object.field("size")?.u64()?;
@@ -131,7 +135,10 @@ fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
         seqno_base: 0,
     };
     object.finish()?;
-    if table.min_key > table.max_key { Err(reversed) } else { Ok(table) }
+    if table.min_key > table.max_key {
+        return Err(spot.wrong("min_key at or before max_key", "a min_key after max_key"));
+    }
+    Ok(table)
 }
 
 /// Checks that the former manifest beside a `global.json` is the one that was migrated into it.
