@@ -38,6 +38,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         command.args(options.only.as_slice()).args(["--", "--nocapture", "--test-threads=1"]);
         with_rustflags(&mut command, "--cfg loom");
         quick_to_build(&mut command);
+        // Loom says how many executions a model took, and at this level nothing else.
+        command.env("LOOM_LOG", "loom::model=info").env("NO_COLOR", "1");
         if let Some(preemptions) = options.preemptions {
             command.env("LOOM_MAX_PREEMPTIONS", preemptions.to_string());
         } else if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
