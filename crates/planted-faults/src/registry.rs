@@ -154,6 +154,32 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p manifest --test golden scripts_hold",
     },
     Fault {
+        name: "table-checksum-skipped",
+        breaks: "T2",
+        caught_by: "-p sstable-format --test damage damage_is_an_error_and_never_a_wrong_answer",
+    },
+    Fault {
+        name: "table-evicted-reader-dropped-at-once",
+        breaks: "R4",
+        caught_by: "-p sstable-format --test caches clock_keeps_what_is_read",
+    },
+    Fault {
+        name: "table-length-unchecked",
+        breaks: "T4",
+        caught_by: "-p sstable-format --test damage length_is_checked_before_mapping",
+    },
+    Fault { name: "table-newest-version-for-all", breaks: "T1", caught_by: "-p sstable-format --test golden" },
+    Fault {
+        name: "table-separator-forgets-versions",
+        breaks: "T3",
+        caught_by: "-p sstable-format --test model versions_of_one_key_span_blocks",
+    },
+    Fault {
+        name: "table-unknown-feature-accepted",
+        breaks: "T5",
+        caught_by: "-p sstable-format --test damage what_a_newer_engine_wrote_is_refused_unless_marked_compatible",
+    },
+    Fault {
         name: "merge-equal-heads-decide",
         breaks: "I1",
         caught_by: "-p merge-iterator --test merge a_merge_moves_as_one_sorted_array_does",

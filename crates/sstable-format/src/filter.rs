@@ -27,7 +27,7 @@ pub(crate) fn probes_for(bits_per_key: u8) -> u32 {
 /// The line of `hash` among `lines`.
 #[inline(always)]
 pub(crate) fn line_of(hash: u64, lines: usize) -> usize {
-    (u128::from(hash) * lines as u128 >> 64) as usize
+    ((u128::from(hash) * lines as u128) >> 64) as usize
 }
 
 /// The filter of all `hashes`: its lines, one after the other.

@@ -60,7 +60,7 @@ impl BlockHandle {
             "T1: frames start and end at multiples of eight"
         );
         assert!(offset < Self::TABLE_BYTES_MAX && frame_bytes <= Self::FRAME_BYTES_MAX, "T1: frames fit their handles");
-        Self(offset / 8 << 25 | u64::from(compressed) << 24 | frame_bytes as u64 / 8)
+        Self((offset / 8) << 25 | u64::from(compressed) << 24 | (frame_bytes as u64 / 8))
     }
 
     #[inline(always)]

@@ -40,13 +40,21 @@ pub(crate) fn separator(last: &[u8], next: &[u8]) -> Vec<u8> {
     last.to_vec()
 }
 
+#[derive(Debug)]
+struct FinishedPartition {
+    block: Vec<u8>,
+    /// User key and trailer.
+    last_separator: (Vec<u8>, u64),
+    /// The ordinal of its first data block.
+    first_ordinal: u64,
+}
+
 /// Gathers separators and cuts them into partitions.
 #[derive(Debug)]
 pub(crate) struct IndexBuilder {
     partition: BlockBuilder,
     partition_bytes: usize,
-    /// Finished partitions: the encoded block, its last separator, the ordinal of its first data block.
-    finished: Vec<(Vec<u8>, (Vec<u8>, u64), u64)>,
+    finished: Vec<FinishedPartition>,
     finished_bytes: usize,
     first_ordinal: u64,
     next_ordinal: u64,
@@ -75,11 +83,11 @@ impl IndexBuilder {
 
     fn finish_partition(&mut self) {
         let Some((key, trailer)) = self.partition.last_key() else { return };
-        let last = (key.to_vec(), trailer);
+        let last_separator = (key.to_vec(), trailer);
         let mut block = Vec::new();
         self.partition.encode(&mut block, true, false);
         self.finished_bytes += block.len();
-        self.finished.push((block, last, self.first_ordinal));
+        self.finished.push(FinishedPartition { block, last_separator, first_ordinal: self.first_ordinal });
         self.first_ordinal = self.next_ordinal;
     }
 
@@ -100,12 +108,11 @@ impl IndexBuilder {
     ) -> Result<(Vec<u8>, u32, u64), E> {
         self.finish_partition();
         if self.finished.len() == 1 {
-            let (block, ..) = self.finished.remove(0);
-            return Ok((block, 1, 1));
+            return Ok((self.finished.remove(0).block, 1, 1));
         }
         let partitions = self.finished.len() as u64;
         let mut root = BlockBuilder::default();
-        for (block, (key, trailer), first_ordinal) in self.finished {
+        for FinishedPartition { block, last_separator: (key, trailer), first_ordinal } in self.finished {
             let handle = write(block)?;
             let mut value = [0; ROOT_VALUE_BYTES];
             value[..8].copy_from_slice(&handle.to_raw().to_le_bytes());
