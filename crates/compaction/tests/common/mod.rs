@@ -1,0 +1,210 @@
+//! One keyspace of real tables on a simulated disk: what compaction needs of a database, and no more.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use compaction::{
+    Busy, Collector, CompactionOptions, Control, OlderRuns, Output, Outputs, Plan, PlanKind, Progress, RunError,
+    merge_into_tables, next_level_bounds,
+};
+use file_system::{FileSystem, SimulatedFileSystem, Simulation};
+use internal_key::{Cursor, Epoch, JobId, KeyspaceId, Level, SeqNo, TableId, Trailer};
+use manifest::paths::table_name;
+use manifest::{AddedTable, Change, DatabaseId, TableEntry};
+use merge_iterator::{MergeCursor, SliceCursor};
+use sstable_format::{Expected, ReadOptions, TableError, TableOptions, TableReader};
+use version_history::{DroppedTables, Table, Version};
+
+pub const KEYSPACE: KeyspaceId = KeyspaceId(1);
+pub const DATABASE: DatabaseId = DatabaseId(0x5eed);
+
+pub type Entry = (Vec<u8>, Trailer, Vec<u8>);
+
+pub fn seqno(number: u64) -> SeqNo {
+    SeqNo::new(number).unwrap()
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl DroppedTables for Nobody {
+    fn table_dropped(&self, _: KeyspaceId, _: TableId) {}
+}
+
+pub struct Store {
+    pub files: Arc<SimulatedFileSystem>,
+    pub dir: PathBuf,
+    pub version: Version<()>,
+    pub busy: Busy,
+    pub options: CompactionOptions,
+    pub table_options: TableOptions,
+    pub next_table: AtomicU64,
+    pub next_job: u64,
+    pub cancel: AtomicBool,
+    pub progress: Progress,
+}
+
+/// What a reader at a seqno needs to be answered the same before and after.
+#[derive(Debug, Clone, Default)]
+pub struct Readers {
+    pub floor: SeqNo,
+    pub snapshots: Vec<SeqNo>,
+}
+
+impl Store {
+    pub fn new(seed: u64) -> Self {
+        let files = Simulation::new(seed).files;
+        let dir = PathBuf::from("/tables");
+        files.create_dir(&dir).unwrap();
+        files.sync_dir(Path::new("/")).unwrap();
+        Self {
+            files,
+            dir,
+            version: Version::default(),
+            busy: Busy::new(),
+            options: CompactionOptions::default(),
+            table_options: TableOptions { block_bytes: 256, ..TableOptions::default() },
+            next_table: AtomicU64::new(1),
+            next_job: 1,
+            cancel: AtomicBool::new(false),
+            progress: Progress::default(),
+        }
+    }
+
+    pub fn open(&self, entry: &TableEntry) -> Arc<TableReader> {
+        self.open_in(&*self.files, entry).unwrap()
+    }
+
+    pub fn open_in(&self, files: &dyn FileSystem, entry: &TableEntry) -> Result<Arc<TableReader>, TableError> {
+        let expected = Expected {
+            bytes: entry.bytes,
+            database_id: DATABASE.0,
+            keyspace: KEYSPACE,
+            table: entry.id,
+            seqno_base: entry.seqno_base,
+        };
+        let path = self.dir.join(table_name(entry.id));
+        TableReader::open(files, &path, expected, ReadOptions::default()).map(Arc::new)
+    }
+
+    pub fn entries(&self, entry: &TableEntry) -> Vec<Entry> {
+        read_all(self.open(entry).cursor())
+    }
+
+    /// The names in the directory of the tables.
+    pub fn names(&self) -> Vec<String> {
+        self.files.read_dir(&self.dir).unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+
+    fn write<C: Cursor>(
+        &self,
+        cursor: C,
+        collector: &mut Collector<'_, impl FnMut(&[u8]) -> bool>,
+        place: (Level, Epoch),
+        inputs: &[TableId],
+        bounds: &[Box<[u8]>],
+        before_write: &dyn Fn(u64),
+    ) -> Result<Outputs, RunError<C::Error>> {
+        let output = Output {
+            files: &*self.files,
+            dir: &self.dir,
+            table_options: &self.table_options,
+            table_bytes_target: self.options.table_bytes_target,
+            bounds,
+            next_table_id: &|| TableId(self.next_table.fetch_add(1, Ordering::Relaxed)),
+            database_id: DATABASE,
+            keyspace: KEYSPACE,
+            level: place.0,
+            epoch: place.1,
+            job: JobId(self.next_job),
+            inputs,
+        };
+        let control = Control { cancel: &self.cancel, progress: &self.progress, before_write };
+        merge_into_tables(cursor, collector, &output, &control)
+    }
+
+    /// Writes memtables, newest first, as one run, dropping what the readers do not need.
+    pub fn flush(
+        &self,
+        memtables: Vec<SliceCursor>,
+        level: Level,
+        epoch: Epoch,
+        readers: &Readers,
+    ) -> Result<Outputs, RunError<std::convert::Infallible>> {
+        let mut older = OlderRuns::all(&self.version);
+        let mut collector = Collector::new(readers.floor, &readers.snapshots, |key: &[u8]| older.may_hold(key));
+        self.write(MergeCursor::new(memtables), &mut collector, (level, epoch), &[], &[], &|_| {})
+    }
+
+    /// Carries out a plan up to its edit.
+    pub fn carry_out(
+        &self,
+        plan: &Plan,
+        readers: &Readers,
+        before_write: &dyn Fn(u64),
+    ) -> Result<Option<Outputs>, RunError<TableError>> {
+        if plan.kind != PlanKind::Merge {
+            return Ok(None);
+        }
+        let ids: Vec<TableId> = plan.inputs.iter().map(|(_, id)| *id).collect();
+        let tables = self.version.tables().filter(|(_, table)| ids.contains(&table.id()));
+        let open = |entry| self.open_in(&*self.files, entry).map(|reader| reader.cursor_for_compaction());
+        let cursors: Result<Vec<_>, _> = tables.map(|(_, table)| open(&table.entry)).collect();
+        let cursors = cursors.map_err(RunError::Read)?;
+        let mut older = plan.older_runs(&self.version);
+        let mut collector = Collector::new(readers.floor, &readers.snapshots, |key: &[u8]| older.may_hold(key));
+        let bounds = next_level_bounds(plan, &self.version);
+        let place = (plan.output_level, plan.table_epoch);
+        self.write(MergeCursor::new(cursors), &mut collector, place, &ids, &bounds, before_write).map(Some)
+    }
+
+    pub fn add_run(&mut self, level: Level, run: Epoch, tables: &[Arc<TableEntry>]) {
+        let added = tables.iter().cloned().map(|table| AddedTable { level, run, table }).collect();
+        self.replace(&[], added);
+    }
+
+    pub fn install(&mut self, plan: &Plan, outputs: Option<&Outputs>) {
+        let tables = outputs.map_or(&[][..], |outputs| &outputs.tables);
+        let Change::ReplaceTables { removed, added, .. } = plan.change(KEYSPACE, &self.version, tables) else {
+            panic!("another change");
+        };
+        self.replace(&removed, added);
+    }
+
+    fn replace(&mut self, removed: &[(Level, TableId)], added: Vec<AddedTable>) {
+        let on_drop: Weak<dyn DroppedTables> = Weak::<Nobody>::new();
+        let table = |place: &AddedTable| Arc::new(Table::new(KEYSPACE, place.table.clone(), (), on_drop.clone()));
+        let added: Vec<_> = added.into_iter().map(|place| (place.clone(), table(&place))).collect();
+        self.version = self.version.replace(removed, &added).unwrap();
+    }
+
+    /// The newest version of `key` at or below `at`, as a point read finds it: the first run that has one decides (C3).
+    pub fn get(&self, key: &[u8], at: SeqNo) -> Option<(SeqNo, Vec<u8>)> {
+        for (_, run) in self.version.runs_newest_first() {
+            let Some(table) = run.find(key) else { continue };
+            if let Some(found) = self.open(&table.entry).get_unfiltered(key, at).unwrap() {
+                let trailer = found.trailer;
+                return (!trailer.kind().is_tombstone()).then(|| (trailer.seqno(), found.value.into_vec()));
+            }
+        }
+        None
+    }
+}
+
+pub fn read_all<C: Cursor>(mut cursor: C) -> Vec<Entry>
+where
+    C::Error: std::fmt::Debug,
+{
+    let mut entries = Vec::new();
+    cursor.seek_to_first().unwrap();
+    while cursor.valid() {
+        let (key, trailer) = (cursor.user_key().to_vec(), cursor.trailer());
+        let value = cursor.value().unwrap().to_vec();
+        entries.push((key, trailer, value));
+        cursor.next().unwrap();
+    }
+    entries
+}
