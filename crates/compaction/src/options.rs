@@ -30,7 +30,8 @@ pub struct CompactionOptions {
     pub level_multiplier: u32,
     /// Where a table is cut when tables are written, in bytes of the file. At least 1.
     pub table_bytes_target: u64,
-    /// The most input bytes of one job, unless a single run or table with what it overlaps is larger. At least 1.
+    /// The most input bytes of one job, unless a single run or table with what it overlaps is larger; tiered compaction
+    /// takes whole runs whatever their size. At least 1.
     pub merge_bytes_max: u64,
     /// How each level stores its tables, as numbers that mean nothing here: a table is moved without being rewritten
     /// only between levels with equal numbers (say, equal compression).

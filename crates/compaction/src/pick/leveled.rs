@@ -86,9 +86,7 @@ fn unite_runs<S>(input: &PickInput<'_, S>) -> Option<Plan> {
         if runs < 2 {
             return None;
         }
-        let wide = CompactionOptions { merge_bytes_max: u64::MAX, ..input.options.clone() };
-        let input = PickInput { options: &wide, ..*input };
-        merge_within(&input, level, runs, Reason::Runs { level, runs })
+        merge_within(input, level, runs, u64::MAX, Reason::Runs { level, runs })
     })
 }
 
@@ -121,8 +119,10 @@ fn due_levels<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Vec<Due> {
 
 fn pick_from<S>(input: &PickInput<'_, S>, targets: &LevelTargets, due: Due) -> Option<Plan> {
     if due.level == Level::ZERO {
+        let CompactionOptions { merge_bytes_max, .. } = *input.options;
         let down = pick_level_zero(input, targets, due.reason);
-        return down.or_else(|| merge_within(input, Level::ZERO, input.options.l0_trigger(), due.reason));
+        let within = || merge_within(input, Level::ZERO, input.options.l0_trigger(), merge_bytes_max, due.reason);
+        return down.or_else(within);
     }
     pick_level(input, targets, due)
 }

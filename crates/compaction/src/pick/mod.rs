@@ -274,14 +274,20 @@ impl<'a, S> Draft<'a, S> {
 }
 
 /// Merges neighbouring runs of one level into one at the place of the newest: fewer runs to read, nothing below is
-/// touched. Takes the oldest stretch of at least `least` runs that no job holds, within `merge_bytes_max`.
-fn merge_within<S>(input: &PickInput<'_, S>, level: Level, least: usize, reason: Reason) -> Option<Plan> {
+/// touched. Takes the oldest stretch of at least `least` runs that no job holds and that have `bytes_max` bytes together.
+fn merge_within<S>(
+    input: &PickInput<'_, S>,
+    level: Level,
+    least: usize,
+    bytes_max: u64,
+    reason: Reason,
+) -> Option<Plan> {
     let least = least.max(2);
     let mut stretch: Vec<&Run<S>> = Vec::new();
     let mut bytes = 0;
     for run in input.eligible(level).iter().rev() {
         let run_bytes: u64 = run.tables().iter().map(|table| table.entry.bytes).sum();
-        let fits = input.is_run_free(run) && bytes + run_bytes <= input.options.merge_bytes_max;
+        let fits = input.is_run_free(run) && bytes + run_bytes <= bytes_max;
         if fits {
             bytes += run_bytes;
             stretch.push(run);

@@ -7,7 +7,8 @@
 //!   L6   ▓▓▓▓▓▓▓▓▓▓▓…     merged within itself: there is nothing below
 //! ```
 //!
-//! An entry is written about once per level; a read asks up to `tier_runs_max` runs per level.
+//! An entry is written about once per level; a read asks up to `tier_runs_max` runs per level. A job takes whole runs,
+//! however large: its outputs need as much room again until it is installed.
 
 use internal_key::Level;
 use version_history::{Run, Version};
@@ -36,13 +37,16 @@ impl Picker for Tiered {
         due.sort_by(|(left, level), (right, other)| right.cmp(left).then(level.cmp(other)));
         let plan = due.iter().find_map(|&(runs, level)| {
             let reason = Reason::Runs { level, runs };
-            if level == Level::LAST { merge_within(input, level, 2, reason) } else { merge_down(input, level, reason) }
+            match level {
+                Level::LAST => merge_within(input, level, 2, u64::MAX, reason),
+                _ => merge_down(input, level, reason),
+            }
         });
         if plan.is_some() || input.demand != Demand::Idle || !due.is_empty() {
             return plan;
         }
         // Idle: the runs of the newest level that has several become one.
-        (0..Level::COUNT as u8).map(Level).find_map(|level| merge_within(input, level, 2, Reason::Idle))
+        (0..Level::COUNT as u8).map(Level).find_map(|level| merge_within(input, level, 2, u64::MAX, Reason::Idle))
     }
 }
 
@@ -50,15 +54,16 @@ fn trigger(options: &CompactionOptions, level: Level) -> usize {
     if level == Level::ZERO { options.l0_trigger().max(2) } else { options.tier_trigger() }
 }
 
-/// Merges the oldest runs of `level` into one run of the level below.
+/// Merges the oldest runs of `level` into one run of the level below: as many as trigger work whatever their size, because
+/// fewer would not become fewer, and more within `merge_bytes_max`.
 fn merge_down<S>(input: &PickInput<'_, S>, level: Level, reason: Reason) -> Option<Plan> {
     let output = level.below()?;
     let mut draft = Draft::new();
     let mut newest = None;
-    for run in input.eligible(level).iter().rev() {
+    for (count, run) in input.eligible(level).iter().rev().enumerate() {
         let bytes: u64 = run.tables().iter().map(|table| table.entry.bytes).sum();
-        let is_first = newest.is_none();
-        if !input.is_run_free(run) || (!is_first && draft.bytes() + bytes > input.options.merge_bytes_max) {
+        let is_enough = count >= trigger(input.options, level);
+        if !input.is_run_free(run) || (is_enough && draft.bytes() + bytes > input.options.merge_bytes_max) {
             break;
         }
         draft.add_run(level, run);
