@@ -250,5 +250,43 @@ pub const FAULTS: &[Fault] = &[
         name: "commit-pipeline-waiters-forgotten",
         breaks: "P9",
         caught_by: "loom: crash: -p commit-pipeline --test loom_publish waiter_is_woken",
+        name: "compaction-directory-not-synced",
+        breaks: "M1",
+        caught_by: "-p compaction --test run outputs_are_durable_when_the_job_returns",
+    },
+    Fault {
+        name: "compaction-forgets-overlap-below",
+        breaks: "C3",
+        caught_by: "-p compaction --test picking_model newer_entries_never_come_to_lie_below_older_ones",
+    },
+    Fault {
+        name: "compaction-level-zero-newest-first",
+        breaks: "C3",
+        caught_by: "-p compaction --test picking_model newer_entries_never_come_to_lie_below_older_ones",
+    },
+    Fault {
+        name: "compaction-older-runs-forget-level-zero",
+        breaks: "C2",
+        caught_by: "-p compaction --test golden compacting",
+    },
+    Fault {
+        name: "compaction-outputs-stay-after-failure",
+        breaks: "C4",
+        caught_by: "-p compaction --test run a_job_that_fails_anywhere_leaves_nothing",
+    },
+    Fault {
+        name: "compaction-stripe-ends-before-its-snapshot",
+        breaks: "C2",
+        caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
+    },
+    Fault {
+        name: "compaction-table-ends-inside-a-key",
+        breaks: "C3",
+        caught_by: "-p compaction --test run a_table_ends_only_where_a_key_ends",
+    },
+    Fault {
+        name: "compaction-tombstone-dropped-early",
+        breaks: "C2",
+        caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
     },
 ];
