@@ -56,7 +56,7 @@ impl Fixture for Keyspace {
             "define" => self.define(command),
             "pick" => self.pick(command).map_or("nothing\n".to_owned(), |plan| format!("{plan}\n")),
             "begin" => self.begin(command),
-            "install" => return self.install(command),
+            "install" => self.install(command),
             "fail" => {
                 let at = self.job(command);
                 self.store.busy.end(self.running.remove(at).0);
@@ -173,7 +173,7 @@ impl Keyspace {
     }
 
     fn pick(&self, command: &Command) -> Option<Plan> {
-        self.with_input(command, |input| pick::pick(input))
+        self.with_input(command, pick::pick)
     }
 
     fn begin(&mut self, command: &Command) -> String {

@@ -114,7 +114,7 @@ impl World {
                 min_seqno: SeqNo::new(entries.iter().map(|entry| entry.1).min().unwrap()).unwrap(),
                 max_seqno: SeqNo::new(entries.iter().map(|entry| entry.1).max().unwrap()).unwrap(),
                 entries: entries.len() as u64,
-                tombstones: u64::from(entries[0].1 % 5 == 0),
+                tombstones: u64::from(entries[0].1.is_multiple_of(5)),
                 logical_bytes: entries.len() as u64,
                 epoch,
                 job: JobId(0),

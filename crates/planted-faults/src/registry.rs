@@ -250,6 +250,8 @@ pub const FAULTS: &[Fault] = &[
         name: "commit-pipeline-waiters-forgotten",
         breaks: "P9",
         caught_by: "loom: crash: -p commit-pipeline --test loom_publish waiter_is_woken",
+    },
+    Fault {
         name: "compaction-directory-not-synced",
         breaks: "M1",
         caught_by: "-p compaction --test run outputs_are_durable_when_the_job_returns",

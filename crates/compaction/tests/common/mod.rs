@@ -18,12 +18,12 @@ use merge_iterator::{MergeCursor, SliceCursor};
 use sstable_format::{Expected, ReadOptions, TableError, TableOptions, TableReader};
 use version_history::{DroppedTables, Table, Version};
 
-pub const KEYSPACE: KeyspaceId = KeyspaceId(1);
-pub const DATABASE: DatabaseId = DatabaseId(0x5eed);
+pub(crate) const KEYSPACE: KeyspaceId = KeyspaceId(1);
+pub(crate) const DATABASE: DatabaseId = DatabaseId(0x5eed);
 
-pub type Entry = (Vec<u8>, Trailer, Vec<u8>);
+pub(crate) type Entry = (Vec<u8>, Trailer, Vec<u8>);
 
-pub fn seqno(number: u64) -> SeqNo {
+pub(crate) fn seqno(number: u64) -> SeqNo {
     SeqNo::new(number).unwrap()
 }
 
@@ -34,28 +34,28 @@ impl DroppedTables for Nobody {
     fn table_dropped(&self, _: KeyspaceId, _: TableId) {}
 }
 
-pub struct Store {
-    pub files: Arc<SimulatedFileSystem>,
-    pub dir: PathBuf,
-    pub version: Version<()>,
-    pub busy: Busy,
-    pub options: CompactionOptions,
-    pub table_options: TableOptions,
-    pub next_table: AtomicU64,
-    pub next_job: u64,
-    pub cancel: AtomicBool,
-    pub progress: Progress,
+pub(crate) struct Store {
+    pub(crate) files: Arc<SimulatedFileSystem>,
+    pub(crate) dir: PathBuf,
+    pub(crate) version: Version<()>,
+    pub(crate) busy: Busy,
+    pub(crate) options: CompactionOptions,
+    pub(crate) table_options: TableOptions,
+    pub(crate) next_table: AtomicU64,
+    pub(crate) next_job: u64,
+    pub(crate) cancel: AtomicBool,
+    pub(crate) progress: Progress,
 }
 
 /// What a reader at a seqno needs to be answered the same before and after.
 #[derive(Debug, Clone, Default)]
-pub struct Readers {
-    pub floor: SeqNo,
-    pub snapshots: Vec<SeqNo>,
+pub(crate) struct Readers {
+    pub(crate) floor: SeqNo,
+    pub(crate) snapshots: Vec<SeqNo>,
 }
 
 impl Store {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let files = Simulation::new(seed).files;
         let dir = PathBuf::from("/tables");
         files.create_dir(&dir).unwrap();
@@ -74,11 +74,11 @@ impl Store {
         }
     }
 
-    pub fn open(&self, entry: &TableEntry) -> Arc<TableReader> {
+    pub(crate) fn open(&self, entry: &TableEntry) -> Arc<TableReader> {
         self.open_in(&*self.files, entry).unwrap()
     }
 
-    pub fn open_in(&self, files: &dyn FileSystem, entry: &TableEntry) -> Result<Arc<TableReader>, TableError> {
+    pub(crate) fn open_in(&self, files: &dyn FileSystem, entry: &TableEntry) -> Result<Arc<TableReader>, TableError> {
         let expected = Expected {
             bytes: entry.bytes,
             database_id: DATABASE.0,
@@ -90,12 +90,12 @@ impl Store {
         TableReader::open(files, &path, expected, ReadOptions::default()).map(Arc::new)
     }
 
-    pub fn entries(&self, entry: &TableEntry) -> Vec<Entry> {
+    pub(crate) fn entries(&self, entry: &TableEntry) -> Vec<Entry> {
         read_all(self.open(entry).cursor())
     }
 
     /// The names in the directory of the tables.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.files.read_dir(&self.dir).unwrap().into_iter().map(|entry| entry.name).collect()
     }
 
@@ -127,7 +127,7 @@ impl Store {
     }
 
     /// Writes memtables, newest first, as one run, dropping what the readers do not need.
-    pub fn flush(
+    pub(crate) fn flush(
         &self,
         memtables: Vec<SliceCursor>,
         level: Level,
@@ -140,7 +140,7 @@ impl Store {
     }
 
     /// Carries out a plan up to its edit.
-    pub fn carry_out(
+    pub(crate) fn carry_out(
         &self,
         plan: &Plan,
         readers: &Readers,
@@ -161,12 +161,12 @@ impl Store {
         self.write(MergeCursor::new(cursors), &mut collector, place, &ids, &bounds, before_write).map(Some)
     }
 
-    pub fn add_run(&mut self, level: Level, run: Epoch, tables: &[Arc<TableEntry>]) {
+    pub(crate) fn add_run(&mut self, level: Level, run: Epoch, tables: &[Arc<TableEntry>]) {
         let added = tables.iter().cloned().map(|table| AddedTable { level, run, table }).collect();
         self.replace(&[], added);
     }
 
-    pub fn install(&mut self, plan: &Plan, outputs: Option<&Outputs>) {
+    pub(crate) fn install(&mut self, plan: &Plan, outputs: Option<&Outputs>) {
         let tables = outputs.map_or(&[][..], |outputs| &outputs.tables);
         let Change::ReplaceTables { removed, added, .. } = plan.change(KEYSPACE, &self.version, tables) else {
             panic!("another change");
@@ -182,7 +182,7 @@ impl Store {
     }
 
     /// The newest version of `key` at or below `at`, as a point read finds it: the first run that has one decides (C3).
-    pub fn get(&self, key: &[u8], at: SeqNo) -> Option<(SeqNo, Vec<u8>)> {
+    pub(crate) fn get(&self, key: &[u8], at: SeqNo) -> Option<(SeqNo, Vec<u8>)> {
         for (_, run) in self.version.runs_newest_first() {
             let Some(table) = run.find(key) else { continue };
             if let Some(found) = self.open(&table.entry).get_unfiltered(key, at).unwrap() {
@@ -194,7 +194,7 @@ impl Store {
     }
 }
 
-pub fn read_all<C: Cursor>(mut cursor: C) -> Vec<Entry>
+pub(crate) fn read_all<C: Cursor>(mut cursor: C) -> Vec<Entry>
 where
     C::Error: std::fmt::Debug,
 {
