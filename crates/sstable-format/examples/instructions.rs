@@ -1,7 +1,7 @@
 //! Repeats one operation on a table, to be counted: `valgrind --tool=callgrind … instructions hit 100000`.
 //!
 //! Operations: `hit`, `miss`, `past` (a miss that the filter lets through), `next`, `none` (what building and opening
-//! cost). Two counts at different repetitions give the cost of one.
+//! cost). Two counts at different repetitions give the cost of one. Further arguments: entries, index partition bytes.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 fn key(n: u64) -> [u8; 16] {
     let mut key = [0; 16];
-    key[..8].copy_from_slice(&(n << 44).to_be_bytes());
+    key[..8].copy_from_slice(&(n << 40).to_be_bytes());
     key[8..].copy_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
     key
 }
@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let operation = arguments.next().unwrap_or_else(|| "hit".to_owned());
     let times: u64 = arguments.next().map_or(Ok(1000), |text| text.parse())?;
-    let entries = 200_000;
+    let entries: u64 = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
+    let default_bytes = TableOptions::default().index_partition_bytes;
+    let index_partition_bytes = arguments.next().map_or(Ok(default_bytes), |text| text.parse())?;
 
     let files = Environment::real().files;
     let dir = tempfile::tempdir()?;
@@ -38,7 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         output_index: 0,
         output_count: 1,
     };
-    let mut writer = TableWriter::new(&*files, dir.path(), identity, TableOptions::default())?;
+    let options = TableOptions { index_partition_bytes, ..TableOptions::default() };
+    let mut writer = TableWriter::new(&*files, dir.path(), identity, options)?;
     for n in 0..entries {
         let seqno = SeqNo::new(n + 1).ok_or("no seqno left")?;
         writer.add(InternalKey::new(&key(n), Trailer::new(seqno, Kind::Put)), &[0x5A; 100])?;

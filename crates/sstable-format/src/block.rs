@@ -485,7 +485,7 @@ pub(crate) struct BlockBuilder {
 
 /// Everything that the size of a block depends on.
 #[derive(Debug, Clone, Copy, Default)]
-struct Shape {
+pub(crate) struct Shape {
     rows: usize,
     prefix: usize,
     tails_bytes: usize,
@@ -502,7 +502,8 @@ impl Shape {
         self.tails_bytes > u16::MAX.into() || self.values_bytes > u16::MAX.into()
     }
 
-    fn bytes(&self) -> usize {
+    /// The length of a block of this shape.
+    pub(crate) fn bytes(&self) -> usize {
         let ends = (self.rows + 1) * if self.is_wide() { 4 } else { 2 };
         let before_trailers = BLOCK_HEADER_BYTES
             + self.rows * 8
@@ -538,7 +539,7 @@ impl BlockBuilder {
     }
 
     /// The shape with one more row. Costs a scan of all keys where the prefix shrinks, else constant time.
-    fn shape_with(&self, key: &[u8], trailer: u64, value_bytes: usize) -> Shape {
+    pub(crate) fn shape_with(&self, key: &[u8], trailer: u64, value_bytes: usize) -> Shape {
         let mut shape = self.shape;
         if shape.rows == 0 {
             return Shape {
@@ -571,15 +572,10 @@ impl BlockBuilder {
         shape
     }
 
-    /// The length of the block with one more row.
-    pub(crate) fn bytes_with(&self, key: &[u8], trailer: u64, value_bytes: usize) -> usize {
-        self.shape_with(key, trailer, value_bytes).bytes()
-    }
-
-    /// Adds a row, which must not sort before the last.
-    pub(crate) fn add(&mut self, key: &[u8], trailer: u64, value: &[u8]) {
-        debug_assert!(key.len() <= MAX_KEY_BYTES);
-        self.shape = self.shape_with(key, trailer, value.len());
+    /// Adds a row, which must not sort before the last. `shape` is what [`shape_with`](Self::shape_with) said of it.
+    pub(crate) fn add(&mut self, shape: Shape, key: &[u8], trailer: u64, value: &[u8]) {
+        debug_assert!(key.len() <= MAX_KEY_BYTES && shape.rows == self.shape.rows + 1);
+        self.shape = shape;
         self.keys.extend_from_slice(key);
         self.key_ends.push(self.keys.len());
         self.trailers.push(trailer);
@@ -677,5 +673,8 @@ impl Shape {
 
 /// How many leading bytes `left` and `right` share.
 pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(l, r)| l == r).count()
+    let words = left.as_chunks::<8>().0.iter().zip(right.as_chunks::<8>().0);
+    let whole = words.take_while(|(l, r)| l == r).count() * 8;
+    let rest = left[whole..].iter().zip(&right[whole..]);
+    whole + rest.take_while(|(l, r)| l == r).count()
 }

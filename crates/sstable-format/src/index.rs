@@ -73,11 +73,12 @@ impl IndexBuilder {
     }
 
     pub(crate) fn add(&mut self, separator: &[u8], trailer: u64, handle: BlockHandle) {
-        let bytes_with = self.partition.bytes_with(separator, trailer, PARTITION_VALUE_BYTES);
-        if !self.partition.is_empty() && bytes_with > self.partition_bytes {
+        let mut shape = self.partition.shape_with(separator, trailer, PARTITION_VALUE_BYTES);
+        if !self.partition.is_empty() && shape.bytes() > self.partition_bytes {
             self.finish_partition();
+            shape = self.partition.shape_with(separator, trailer, PARTITION_VALUE_BYTES);
         }
-        self.partition.add(separator, trailer, &handle.to_raw().to_le_bytes());
+        self.partition.add(shape, separator, trailer, &handle.to_raw().to_le_bytes());
         self.next_ordinal += 1;
     }
 
@@ -117,7 +118,7 @@ impl IndexBuilder {
             let mut value = [0; ROOT_VALUE_BYTES];
             value[..8].copy_from_slice(&handle.to_raw().to_le_bytes());
             value[8..].copy_from_slice(&first_ordinal.to_le_bytes());
-            root.add(&key, trailer, &value);
+            root.add(root.shape_with(&key, trailer, value.len()), &key, trailer, &value);
         }
         let mut block = Vec::new();
         root.encode(&mut block, true, false);

@@ -51,7 +51,9 @@ pub struct TableOptions {
     pub compression: Compression,
     /// Bloom filter bits for each distinct user key; 0 writes no filter. Default 10.
     pub filter_bits_per_key: u8,
-    /// The size above which the index is cut into partitions; 1 KiB to 16 MiB, other values are clamped. Default 128 KiB.
+    /// The size above which the index is cut into partitions; 1 KiB to 16 MiB, other values are clamped. Default 1 MiB: a
+    /// table of up to about 150 MiB then has a flat index, which is a level less to search. Without partitions the whole
+    /// index is checked at opening, and held in memory under `pread`.
     pub index_partition_bytes: usize,
     /// Values longer than this lie out of line. At most 16 MiB, more is clamped. Default 64 KiB.
     pub large_value_bytes: usize,
@@ -67,7 +69,7 @@ impl Default for TableOptions {
             block_bytes: 4096,
             compression: Compression::None,
             filter_bits_per_key: 10,
-            index_partition_bytes: 128 << 10,
+            index_partition_bytes: 1 << 20,
             large_value_bytes: 64 << 10,
             merge_operator: None,
             prefix_extractor: None,

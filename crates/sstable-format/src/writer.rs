@@ -21,7 +21,7 @@ use crate::filter;
 use crate::footer::{Extent, FOOTER_BYTES, Footer, HEADER_BYTES, TableHeader};
 use crate::frame::{BlockHandle, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameKind, append_frame};
 use crate::index::{IndexBuilder, separator};
-use crate::large::{LargeReference, write_large};
+use crate::large::{LargeReference, REFERENCE_BYTES, write_large};
 use crate::properties::Properties;
 use crate::{Compression, TableIdentity, TableOptions, TableSummary};
 
@@ -203,9 +203,9 @@ impl TableWriter {
         if kind == Kind::RangeDelete {
             return Err(WriteError::UnsupportedKind { kind });
         }
-        let value_frame = value.len() as u64 + value.len().div_ceil(4096) as u64 + (1 << 20);
-        if self.estimated_bytes() + value_frame > BlockHandle::TABLE_BYTES_MAX {
-            return Err(WriteError::TableTooLong { bytes_max: BlockHandle::TABLE_BYTES_MAX });
+        // Far above what an entry, the open block and everything behind the data can need, far below the limit.
+        if self.output.offset() + value.len() as u64 > BlockHandle::TABLE_BYTES_MAX / 2 {
+            return Err(WriteError::TableTooLong { bytes_max: BlockHandle::TABLE_BYTES_MAX / 2 });
         }
         let is_first = self.properties.entries == 0;
         let same_key = !is_first && *user_key == *self.last_key;
@@ -217,12 +217,12 @@ impl TableWriter {
         );
 
         let is_large = value.len() > self.options.large_value_bytes;
-        if !self.block.is_empty() {
-            let stored = if is_large { crate::large::REFERENCE_BYTES } else { value.len() };
-            let frame_bytes = self.block.bytes_with(user_key, raw_trailer, stored) + FRAME_OVERHEAD_BYTES;
-            if frame_bytes > self.block_budget || is_large != self.block_out_of_line {
-                self.finish_block(same_key)?;
-            }
+        let stored_bytes = if is_large { REFERENCE_BYTES } else { value.len() };
+        let mut shape = self.block.shape_with(user_key, raw_trailer, stored_bytes);
+        let is_full = shape.bytes() + FRAME_OVERHEAD_BYTES > self.block_budget;
+        if !self.block.is_empty() && (is_full || is_large != self.block_out_of_line) {
+            self.finish_block(same_key)?;
+            shape = self.block.shape_with(user_key, raw_trailer, stored_bytes);
         }
         if self.block.is_empty() {
             self.name_waiting_block(user_key)?;
@@ -231,9 +231,9 @@ impl TableWriter {
         }
         if is_large {
             let reference = self.write_large_value(value)?;
-            self.block.add(user_key, raw_trailer, &reference.encode());
+            self.block.add(shape, user_key, raw_trailer, &reference.encode());
         } else {
-            self.block.add(user_key, raw_trailer, value);
+            self.block.add(shape, user_key, raw_trailer, value);
         }
 
         let seqno = trailer.seqno();
