@@ -58,7 +58,7 @@ fn scripts_hold() {
 #[test]
 #[should_panic(expected = "no golden script under")]
 fn a_directory_without_scripts_is_refused() {
-    let empty = std::env::temp_dir().join(format!("test-support-no-scripts-{}", std::process::id()));
+    let empty = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-scripts");
     std::fs::create_dir_all(&empty).unwrap();
     run_scripts(empty.to_str().unwrap(), ModelFixture::new);
 }
