@@ -174,14 +174,20 @@ impl<'a> Iterator for BatchEntries<'a> {
 /// What the log says of a batch that was written as tables of its own (P11): one part per keyspace.
 ///
 /// ```text
-///   0        4                  part, 32 bytes:
-///  ┌────────┬────────┬───        0           4       8         16       24          32
-///  │ parts  │ part 0 │ …        ┌───────────┬───────┬─────────┬────────┬───────────┐
-///  └────────┴────────┴───       │ keyspace  │ zero  │ table   │ bytes  │ xxh3      │
-///                               └───────────┴───────┴─────────┴────────┴───────────┘
+///   0        4       8          16
+///  ┌────────┬───────┬──────────┬────────┬────────┬───
+///  │ parts  │ zero  │ entries  │ part 0 │ part 1 │ …
+///  └────────┴───────┴──────────┴────────┴────────┴───
+///   part:
+///   0           4       8         16       24          32
+///  ┌───────────┬───────┬─────────┬────────┬───────────┐
+///  │ keyspace  │ zero  │ table   │ bytes  │ xxh3      │
+///  └───────────┴───────┴─────────┴────────┴───────────┘
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchReference {
+    /// How many entries its tables hold together, and so how many sequence numbers the record takes.
+    pub entries: u64,
     /// Its tables.
     pub parts: Vec<BatchPart>,
 }
@@ -200,12 +206,15 @@ pub struct BatchPart {
 }
 
 const PART_BYTES: usize = 32;
+const REFERENCE_HEADER_BYTES: usize = 16;
 
 impl BatchReference {
     /// The payload.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(BATCH_HEADER_BYTES + PART_BYTES * self.parts.len());
+        let mut out = Vec::with_capacity(REFERENCE_HEADER_BYTES + PART_BYTES * self.parts.len());
         out.extend_from_slice(&(self.parts.len() as u32).to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.entries.to_le_bytes());
         for part in &self.parts {
             out.extend_from_slice(&part.keyspace.get().to_le_bytes());
             out.extend_from_slice(&[0; 4]);
@@ -221,17 +230,22 @@ impl BatchReference {
     /// # Errors
     /// [`BatchError`] if the length is not what the count says.
     pub fn decode(payload: &[u8]) -> Result<Self, BatchError> {
-        let Some(count) = payload.first_chunk() else {
-            return Err(BatchError::Truncated { at: 0, expected: BATCH_HEADER_BYTES, len: payload.len() });
+        let Some(header) = payload.first_chunk::<REFERENCE_HEADER_BYTES>() else {
+            return Err(BatchError::Truncated { at: 0, expected: REFERENCE_HEADER_BYTES, len: payload.len() });
         };
-        let count = u32::from_le_bytes(*count) as usize;
-        let (parts, rest) = payload[BATCH_HEADER_BYTES..].as_chunks::<PART_BYTES>();
+        let [count @ .., _, _, _, _, _, _, _, _, _, _, _, _] = *header;
+        let [_, _, _, _, reserved, _, _, _, entries @ ..] = *header;
+        if reserved != 0 {
+            return Err(BatchError::Reserved { at: 4, found: reserved });
+        }
+        let (count, entries) = (u32::from_le_bytes(count) as usize, u64::from_le_bytes(entries));
+        let (parts, rest) = payload[REFERENCE_HEADER_BYTES..].as_chunks::<PART_BYTES>();
         if parts.len() < count {
             let expected = count.saturating_mul(PART_BYTES);
-            return Err(BatchError::Truncated { at: BATCH_HEADER_BYTES, expected, len: payload.len() });
+            return Err(BatchError::Truncated { at: REFERENCE_HEADER_BYTES, expected, len: payload.len() });
         }
         if parts.len() > count || !rest.is_empty() {
-            let at = BATCH_HEADER_BYTES + count * PART_BYTES;
+            let at = REFERENCE_HEADER_BYTES + count * PART_BYTES;
             return Err(BatchError::TrailingBytes { at, found: payload.len() - at });
         }
         let u32_at = |part: &[u8; PART_BYTES], at: usize| {
@@ -245,7 +259,7 @@ impl BatchReference {
             bytes: u64_at(part, 16),
             checksum: u64_at(part, 24),
         });
-        Ok(Self { parts: parts.collect() })
+        Ok(Self { entries, parts: parts.collect() })
     }
 }
 
@@ -313,7 +327,7 @@ mod tests {
     #[test]
     fn a_reference_reads_back_and_a_wrong_length_is_an_error() {
         let part = BatchPart { keyspace: KeyspaceId(3), table: TableId(1 << 40), bytes: u64::MAX, checksum: 7 };
-        let reference = BatchReference { parts: vec![part, part] };
+        let reference = BatchReference { entries: 9, parts: vec![part, part] };
         let bytes = reference.encode();
         assert_eq!(BatchReference::decode(&bytes), Ok(reference));
         for len in (0..bytes.len()).chain([bytes.len() + 1]) {

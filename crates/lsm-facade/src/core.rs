@@ -250,6 +250,11 @@ impl Parts {
         TableId(self.next_table.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Keeps `taken` and every smaller table id from being given away.
+    pub(crate) fn skip_table_ids(&self, taken: TableId) {
+        self.next_table.fetch_max(taken.get() + 1, Ordering::Relaxed);
+    }
+
     /// A job id that nobody has or had. Relaxed: only uniqueness matters.
     pub(crate) fn next_job_id(&self) -> JobId {
         JobId(self.next_job.fetch_add(1, Ordering::Relaxed))

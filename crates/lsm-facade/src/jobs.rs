@@ -188,21 +188,30 @@ impl Core {
         cancel: &AtomicBool,
     ) -> Result<Outcome> {
         let began = self.environment.clock.monotonic();
-        let Some(flush) = self.make_flush(keyspace, parts, cancel)? else {
+        let Some(pipeline) = &self.pipeline else { return Err(Error::ReadOnly) };
+        if let Some(last) = parts.iter().filter_map(last_seqno).max() {
+            pipeline.wait_visible(last).map_err(Error::failed)?; // P4: complete
+            if !planted_faults::planted("facade-flush-before-log-sync") {
+                pipeline.persist().map_err(Error::failed)?; // P5
+            }
+        }
+        let Some(flush) = self.make_flush(keyspace, parts, Below::Version, cancel)? else {
             // Only memtables in which nothing was ever reserved: nothing to write, nothing to name.
             return Ok(self.install_flush(keyspace, parts, &[]));
         };
         let Flush { job, last, added } = flush;
-        let mut edit = Edit::of(flush_change(keyspace, &added, last)).and(Change::RaiseLastSeqno(last));
+        let added_places: Vec<_> = added.iter().map(|(place, _)| place.clone()).collect();
+        let mut edit = Edit::of(flush_change(keyspace, added_places, last)).and(Change::RaiseLastSeqno(last));
         edit.changes.extend(self.log_progress(&[(keyspace.id, parts)]));
         let manifest = match self.commit_edit(edit) {
             Ok(manifest) => manifest,
             Err(error) => {
-                let made = added.iter().filter(|_| !matches!(parts, [Sealed::Batch(_)]));
+                let made = added.iter().filter(|(_, handle)| handle.is_none());
                 self.abandon_tables(&error, made.map(|(place, _)| place.table.id));
                 return self.edit_abandoned(error, job);
             }
         };
+        let added = self.with_handles(keyspace, added);
         let outcome = self.install_flush(keyspace, parts, &added);
         self.after_edit(&manifest);
         let bytes: u64 = added.iter().map(|(place, _)| place.table.bytes).sum();
@@ -219,32 +228,35 @@ impl Core {
         &self,
         keyspace: &Arc<KeyspaceShared>,
         parts: &[SealedPart],
+        below: Below,
         cancel: &AtomicBool,
     ) -> Result<Option<Flush>> {
-        let Some(pipeline) = &self.pipeline else { return Err(Error::ReadOnly) };
         let job = self.next_job_id();
         let Some(last) = parts.iter().filter_map(last_seqno).max() else { return Ok(None) };
-        pipeline.wait_visible(last).map_err(Error::failed)?; // P4: complete
-        if !planted_faults::planted("facade-flush-before-log-sync") {
-            pipeline.persist().map_err(Error::failed)?; // P5
-        }
         let epoch = Epoch(last.get());
-        let made = match parts {
+        let made: Vec<(Arc<TableEntry>, Option<Arc<Table>>)> = match parts {
             [Sealed::Batch(table)] => vec![(Arc::clone(&table.entry), Some(Arc::clone(table)))],
             _ => {
-                let outputs = self.flush_memtables(keyspace, parts, job, epoch, cancel)?;
+                let outputs = self.flush_memtables(keyspace, parts, below, (job, epoch), cancel)?;
                 outputs.tables.into_iter().map(|entry| (entry, None)).collect()
             }
         };
-        let added = made.into_iter().map(|(entry, handle)| {
-            let handle = handle.unwrap_or_else(|| self.table_handle(keyspace.id, &entry));
-            (AddedTable { level: Level::ZERO, run: epoch, table: entry }, handle)
-        });
-        Ok(Some(Flush { job, last, added: added.collect() }))
+        let place = |(table, handle)| (AddedTable { level: Level::ZERO, run: epoch, table }, handle);
+        Ok(Some(Flush { job, last, added: made.into_iter().map(place).collect() }))
+    }
+
+    /// Handles for tables that the manifest names from now on; a batch keeps the one it has (R5).
+    fn with_handles(&self, keyspace: &KeyspaceShared, added: Vec<Placed>) -> Vec<(AddedTable, Arc<Table>)> {
+        let with_handle = |(place, handle): Placed| {
+            let handle = handle.unwrap_or_else(|| self.table_handle(keyspace.id, &place.table));
+            (place, handle)
+        };
+        added.into_iter().map(with_handle).collect()
     }
 
     /// Flushes everything sealed in every keyspace by one edit, which also moves the log floor: what recovery does with
-    /// the part of the log that was never claimed as durable (L4). Runs before there are jobs or writers.
+    /// the part of the log that was never claimed as durable (L4). Runs before there are jobs or writers. Needs no sync of
+    /// the log (P5): with one edit for all, no table can hold half of a batch whose other half is lost.
     pub(crate) fn flush_recovered(&self) -> Result<()> {
         let keyspaces = self.keyspace_list();
         let mut flushed = Vec::new();
@@ -254,12 +266,15 @@ impl Core {
             let sealed = keyspace.history.current().sealed().to_vec();
             let mut added = Vec::new();
             for parts in flush_groups(&sealed) {
-                if let Some(flush) = self.make_flush(keyspace, &parts, &self.closed)? {
+                // The tables made so far are older than these parts, and no version holds them yet.
+                let below = if added.is_empty() { Below::Version } else { Below::Unknown };
+                if let Some(flush) = self.make_flush(keyspace, &parts, below, &self.closed)? {
                     added.extend(flush.added);
                 }
             }
             if let Some(last) = sealed.iter().filter_map(last_seqno).max() {
-                edit.changes.push(flush_change(keyspace, &added, last));
+                let places = added.iter().map(|(place, _): &Placed| place.clone()).collect();
+                edit.changes.push(flush_change(keyspace, places, last));
                 edit.changes.push(Change::RaiseLastSeqno(last));
             }
             flushed.push((keyspace, sealed, added));
@@ -267,8 +282,9 @@ impl Core {
         let parts: Vec<_> = flushed.iter().map(|(keyspace, sealed, _)| (keyspace.id, sealed.as_slice())).collect();
         edit.changes.extend(self.log_progress(&parts));
         self.commit_edit(edit).map_err(EditError::into_error)?;
-        for (keyspace, sealed, added) in &flushed {
-            self.install_flush(keyspace, sealed, added);
+        for (keyspace, sealed, added) in flushed {
+            let added = self.with_handles(keyspace, added);
+            self.install_flush(keyspace, &sealed, &added);
         }
         Ok(())
     }
@@ -277,8 +293,8 @@ impl Core {
         &self,
         keyspace: &Arc<KeyspaceShared>,
         parts: &[SealedPart],
-        job: JobId,
-        epoch: Epoch,
+        below: Below,
+        (job, epoch): (JobId, Epoch),
         cancel: &AtomicBool,
     ) -> Result<Outputs> {
         let memtables = parts.iter().rev().filter_map(|part| match part {
@@ -289,8 +305,8 @@ impl Core {
         let (floor, snapshots) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
         let current = keyspace.history.current_full();
         let mut older = OlderRuns::all(current.version());
-        // A batch placed below these memtables is flushed before them, so every older entry is in a table by now.
-        let mut collector = Collector::new(floor, &snapshots, |key: &[u8]| older.may_hold(key));
+        let mut collector =
+            Collector::new(floor, &snapshots, |key: &[u8]| below == Below::Unknown || older.may_hold(key));
         let to = Destination { level: Level::ZERO, epoch, job, inputs: &[], bounds: &[] };
         self.write_tables(keyspace, merged, &mut collector, to, cancel)
     }
@@ -399,14 +415,7 @@ impl Core {
         };
         let change = plan.change(keyspace.id, current.version(), &outputs);
         let Change::ReplaceTables { removed, added, .. } = &change else { unreachable!("a plan replaces tables") };
-        // A moved table keeps its handle: one per table and process (R5).
-        let added: Vec<_> = added
-            .iter()
-            .map(|place| {
-                let moved = inputs.iter().find(|table| table.id() == place.table.id).cloned();
-                (place.clone(), moved.unwrap_or_else(|| self.table_handle(keyspace.id, &place.table)))
-            })
-            .collect();
+        let places = added.clone();
         let removed = removed.clone();
         let mut edit = Edit::of(change);
         edit.changes.extend(self.log_progress(&[]));
@@ -417,6 +426,10 @@ impl Core {
                 return self.edit_abandoned(error, job);
             }
         };
+        // A moved table keeps its handle: one per table and process (R5).
+        let moved = |id| inputs.iter().find(|table| table.id() == id).cloned();
+        let placed = places.into_iter().map(|place| (place.clone(), moved(place.table.id))).collect();
+        let added = self.with_handles(keyspace, placed);
         if let Err(refusal) = keyspace.history.install(|current| current.replace_tables(&removed, &added)) {
             tracing::info!(%job, keyspace = keyspace.name, %refusal, "compaction installed in the manifest alone");
         }
@@ -667,8 +680,20 @@ impl Core {
 struct Flush {
     job: JobId,
     last: SeqNo,
-    added: Vec<(AddedTable, Arc<Table>)>,
+    added: Vec<Placed>,
 }
+
+/// What is older than the parts of a flush (C2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Below {
+    /// The tables of the current version, and nothing else: older parts were installed before (P6).
+    Version,
+    /// Tables that no version holds yet: every key may be in them.
+    Unknown,
+}
+
+/// A table and where it goes, with its handle if it has one already.
+type Placed = (AddedTable, Option<Arc<Table>>);
 
 /// Sealed parts as flushes take them, oldest first: memtables that follow each other together, batches alone.
 fn flush_groups(sealed: &[SealedPart]) -> impl Iterator<Item = Vec<SealedPart>> {
@@ -678,13 +703,8 @@ fn flush_groups(sealed: &[SealedPart]) -> impl Iterator<Item = Vec<SealedPart>> 
 }
 
 /// The change that installs a flush (P6).
-fn flush_change(keyspace: &KeyspaceShared, added: &[(AddedTable, Arc<Table>)], last: SeqNo) -> Change {
-    Change::ReplaceTables {
-        keyspace: keyspace.id,
-        removed: Vec::new(),
-        added: added.iter().map(|(place, _)| place.clone()).collect(),
-        flushed_seqno: Some(last),
-    }
+fn flush_change(keyspace: &KeyspaceShared, added: Vec<AddedTable>, last: SeqNo) -> Change {
+    Change::ReplaceTables { keyspace: keyspace.id, removed: Vec::new(), added, flushed_seqno: Some(last) }
 }
 
 /// Where a job's tables go, and what their properties say of it.

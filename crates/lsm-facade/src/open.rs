@@ -205,21 +205,20 @@ fn apply_record(
         }
         RecordKind::BatchReference => {
             let reference = BatchReference::decode(record.payload).map_err(damaged)?;
-            let mut last = first;
             for part in &reference.parts {
                 known(part.keyspace)?;
-                let entry = batch_table_entry(parts, part, first)?;
-                last = last.max(entry.max_seqno);
                 let Some(keyspace) = keyspaces.get_mut(&part.keyspace) else { continue };
-                if entry.max_seqno <= keyspace.flushed_seqno || keyspace.dropped.is_some() {
+                // A batch is flushed as a whole, and then its table may be gone already.
+                if first <= keyspace.flushed_seqno || keyspace.dropped.is_some() {
                     continue;
                 }
+                let entry = batch_table_entry(parts, part, first)?;
                 referenced.insert(part.table);
                 let handle = parts.table_handle(part.keyspace, &Arc::new(entry));
                 let new_active = keyspace.new_memtable();
                 keyspace.super_version = Arc::new(keyspace.super_version.seal_around_batch(new_active, handle));
             }
-            Ok(last.get() - first.get() + 1)
+            Ok(reference.entries)
         }
         RecordKind::ClearKeyspace | RecordKind::DropKeyspace => {
             let id = batch_format::decode_keyspace(record.payload).map_err(damaged)?;
@@ -361,6 +360,12 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
             files.sync_dir(parts.paths.dir())?;
         }
     }
+    // Batches are named by the log alone, and what an interrupted job left by nothing: no new table takes such a name.
+    for entry in files.read_dir(&parts.paths.tables_dir())? {
+        if let Some(table) = manifest::paths::parse_table_name(&entry.name) {
+            parts.skip_table_ids(table);
+        }
+    }
     let log_options = LogOptions {
         segment_bytes: parts.options.log_segment_bytes,
         way: parts.options.log_way,
@@ -458,6 +463,7 @@ fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool
     }
     if let Some(pipeline) = &core.pipeline {
         pipeline.journal().release_claims();
+        pipeline.claims_released();
     }
     Ok(())
 }

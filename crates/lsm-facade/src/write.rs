@@ -144,7 +144,8 @@ impl Core {
             self.make_room(&part.keyspace, part.arena_bytes)?;
         }
         let tables = self.write_batch_tables(batch)?;
-        let reference = BatchReference { parts: tables.iter().map(|(part, _)| *part).collect() };
+        let reference =
+            BatchReference { entries: batch.entries, parts: tables.iter().map(|(part, _)| *part).collect() };
         let payload = reference.encode();
         let request =
             Request::new(Payload::new(RecordKind::BatchReference, &payload), batch.entries, batch.durability.into());
