@@ -11,7 +11,7 @@ pub(crate) struct Options {
     /// Go on after a step that fails, and say at the end which ones did
     #[arg(long)]
     keep_going: bool,
-    /// Only the steps that work on every platform: no loom models, no planted faults
+    /// Leave out what has the same answer on every platform: loom models, planted faults
     #[arg(long)]
     portable: bool,
 }
@@ -22,7 +22,8 @@ const MODEL_SEEDS: u64 = 20;
 /// A step's name and what it runs.
 type Step = (&'static str, fn() -> Outcome);
 
-/// In the order of what fails soonest; each is also a verb. The boolean says whether `--portable` leaves it out.
+/// In the order of what fails soonest; each is also a verb. The boolean says whether its answer is the same on every
+/// platform, so that `--portable` leaves it out.
 const STEPS: &[(Step, bool)] = &[
     (("fmt", checks::fmt), false),
     (("tidy", tidy::run), false),
@@ -38,7 +39,7 @@ const STEPS: &[(Step, bool)] = &[
 /// Runs the steps.
 pub(crate) fn run(options: &Options) -> Outcome {
     let mut took: Vec<(&str, Duration, Outcome)> = Vec::new();
-    for ((name, step), _) in STEPS.iter().filter(|(_, linux_only)| !(*linux_only && options.portable)) {
+    for ((name, step), _) in STEPS.iter().filter(|(_, same_everywhere)| !(*same_everywhere && options.portable)) {
         println!("\n==== {name}");
         let begun = Instant::now();
         let outcome = step();

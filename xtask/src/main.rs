@@ -1,7 +1,7 @@
 //! The verbs of development: `cargo xtask ci` is what CI runs, and each of its steps is a verb of its own.
 //!
 //! ```text
-//!   cargo xtask ci ─▶ fmt ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ tidy ─▶ loom ─▶ model ─▶ mutants
+//!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model ─▶ mutants
 //!   by hand        ─▶ golden --update, model --seeds N, mutants --only NAME
 //! ```
 //!
