@@ -17,7 +17,7 @@ pub(crate) struct Options {
 }
 
 /// Seeds of the model test that every run of CI tries. More by hand: `cargo xtask model --seeds 200`.
-const MODEL_SEEDS: u64 = 20;
+const MODEL_SEEDS: u64 = 100;
 
 /// A step's name and what it runs.
 type Step = (&'static str, fn() -> Outcome);
