@@ -5,7 +5,7 @@
 //! - **P8** What is certain is returned and can be tried again; what is not fails the database until it is reopened.
 //!
 //! Locks, in the order in which they may be taken: `keyspaces` → the pipeline's reservation lock → a history's compose
-//! lock. `jobs` is taken alone, or before `keyspaces`.
+//! lock. `jobs` is taken alone, or before `keyspaces`; `restarted` before a history's compose lock.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -367,6 +367,8 @@ pub(crate) struct Core {
     /// Held while a keyspace is created or dropped, whose manifest edits must not cross.
     pub(crate) membership: Mutex<()>,
     pub(crate) jobs: Mutex<Jobs>,
+    /// Keyspaces, dropped ones too, that may still link what stood before a clear or drop.
+    pub(crate) restarted: Mutex<Vec<Arc<KeyspaceShared>>>,
     pub(crate) scheduler: OnceLock<Arc<Scheduler>>,
     pub(crate) counters: Counters,
     /// Set once by closing. Relaxed: whoever misses it meets the pipeline's own refusal, or reads what is still there.

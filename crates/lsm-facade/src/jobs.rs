@@ -601,13 +601,7 @@ impl Core {
     /// Frees what nobody uses any more, and returns whether there was anything.
     pub(crate) fn tidy_up(&self) -> bool {
         let freed = self.retired.collect();
-        let (floor, registered) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
-        let mut forgot = false;
-        for keyspace in self.keyspace_list() {
-            if keyspace.history.current().predecessor().is_some() {
-                forgot |= keyspace.history.forget_predecessors(floor, &registered);
-            }
-        }
+        let forgot = self.forget_predecessors();
         let removed = self.remove_obsolete_tables();
         let replaced = match self.manifest.collect_obsolete() {
             Ok(files) => files,
@@ -617,6 +611,21 @@ impl Core {
             }
         };
         freed > 0 || forgot || removed > 0 || replaced > 0
+    }
+
+    /// R4: lets go of what stood before clears and drops, as far as no snapshot needs it.
+    fn forget_predecessors(&self) -> bool {
+        let mut restarted = lock(&self.restarted);
+        if restarted.is_empty() {
+            return false;
+        }
+        let (floor, registered) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let mut forgot = false;
+        restarted.retain(|keyspace| {
+            forgot |= keyspace.history.forget_predecessors(floor, &registered);
+            keyspace.history.current().predecessor().is_some()
+        });
+        forgot
     }
 
     /// R5: deletes the tables that nobody holds and the durable manifest does not name.

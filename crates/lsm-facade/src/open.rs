@@ -329,6 +329,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         keyspaces: RwLock::new(keyspaces),
         membership: Mutex::new(()),
         jobs: Mutex::new(Jobs::default()),
+        restarted: Mutex::new(Vec::new()),
         scheduler: OnceLock::new(),
         counters: Counters::default(),
         closed: AtomicBool::new(false),

@@ -438,7 +438,8 @@ impl KeyspaceOptions {
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             // Those that the picker calls full, those that arrive while one compaction runs, and as many again.
-            l0_runs: self.level_zero_runs_max * 3,
+            // A FIFO keyspace keeps its runs: no job would ever bring their number down.
+            l0_runs: if self.strategy == Strategy::Fifo { 0 } else { self.level_zero_runs_max * 3 },
             sealed_bytes: self.write_buffer_bytes.max(2 * self.memtable_bytes) * 2,
             pending_bytes: (64 * self.level_base_bytes).max(64 << 20),
             ..Limits::default()

@@ -268,6 +268,7 @@ impl Core {
             |()| {},
         );
         let at = self.committed(committed)?;
+        crate::core::lock(&self.restarted).push(Arc::clone(keyspace));
         let change = match kind {
             RecordKind::DropKeyspace => manifest::Change::DropKeyspace { id: keyspace.id },
             _ => manifest::Change::ClearKeyspace { id: keyspace.id, at },

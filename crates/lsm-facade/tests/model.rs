@@ -127,7 +127,13 @@ fn keyspace_options(rng: &mut Rng) -> KeyspaceOptions {
         .table_bytes(*rng.pick(&[4 << 10, 16 << 10, 256 << 10]))
         .filter_bits_per_key(*rng.pick(&[0, 4, 10]))
         .compression(*rng.pick(&[Compression::None, Compression::Lz4]))
-        .strategy(*rng.pick(&[Strategy::Leveled, Strategy::Leveled, Strategy::Tiered]))
+        .strategy(*rng.pick(&[
+            Strategy::Leveled,
+            Strategy::Leveled,
+            Strategy::Leveled,
+            Strategy::Tiered,
+            Strategy::Fifo,
+        ]))
         .level_zero_runs_max(*rng.pick(&[2, 4, 8]))
         .level_base_bytes(*rng.pick(&[4 << 10, 32 << 10]))
         .level_size_ratio(*rng.pick(&[2, 4, 10]))
