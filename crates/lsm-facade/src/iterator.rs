@@ -303,6 +303,7 @@ impl RangeCursor {
     /// # Errors
     /// As [`seek_to_first`](Self::seek_to_first).
     #[inline]
+    #[expect(clippy::should_implement_trait, reason = "a cursor's word; an iterator cannot lend its rows")]
     pub fn next(&mut self) -> Result<()> {
         Ok(self.cursor.next()?)
     }

@@ -182,7 +182,7 @@ impl Core {
     /// Writes, syncs and names the tables of a large batch, in the order of its parts. Any failure is certain: what was
     /// written is removed.
     fn write_batch_tables(&self, batch: &WriteBatch) -> Result<Vec<(BatchPart, TableEntry)>> {
-        let mut by_keyspace: BTreeMap<KeyspaceId, Vec<(&[u8], Trailer, &[u8])>> = BTreeMap::new();
+        let mut by_keyspace: BTreeMap<KeyspaceId, Vec<TableRow<'_>>> = BTreeMap::new();
         let entries = batch_format::decode(&batch.payload).into_iter().flatten().flatten();
         for (entry, offset) in entries.zip(0_u64..) {
             let relative = SeqNo::new(offset).expect("a batch has at most 2^32 entries");
@@ -212,7 +212,7 @@ impl Core {
     fn write_batch_table(
         &self,
         keyspace: &KeyspaceShared,
-        entries: &[(&[u8], Trailer, &[u8])],
+        entries: &[TableRow<'_>],
     ) -> Result<(BatchPart, TableEntry)> {
         let table = self.next_table_id();
         let identity = TableIdentity {
@@ -282,7 +282,7 @@ impl Core {
         // from here on, and the next flush, clear or opening brings the manifest up to it.
         self.commit_installed_edit(edit)?;
         keyspace.end_operation();
-        lock_jobs_dirty(self, keyspace);
+        self.request_look(keyspace);
         Ok(())
     }
 
@@ -344,7 +344,7 @@ impl Core {
     pub(crate) fn after_seal(&self, keyspace: &Arc<KeyspaceShared>) {
         keyspace.refill_spare();
         self.update_pace(keyspace);
-        lock_jobs_dirty(self, keyspace);
+        self.request_look(keyspace);
     }
 
     fn committed(&self, committed: Result<SeqNo, CommitError<Error, LogError>>) -> Result<SeqNo> {
@@ -358,11 +358,8 @@ impl Core {
     }
 }
 
-/// Tells the jobs that a keyspace wants a look, and wakes them.
-fn lock_jobs_dirty(core: &Core, keyspace: &KeyspaceShared) {
-    crate::core::lock(&core.jobs).wants_look(keyspace.id);
-    core.notify();
-}
+/// Key, trailer and value of an entry of a batch table.
+type TableRow<'a> = (&'a [u8], Trailer, &'a [u8]);
 
 /// Reserves one entry's room, sealing first if the memtable is full. Under the reservation lock.
 #[inline]
