@@ -367,6 +367,8 @@ pub(crate) struct Core {
     /// Held while a keyspace is created or dropped, whose manifest edits must not cross.
     pub(crate) membership: Mutex<()>,
     pub(crate) jobs: Mutex<Jobs>,
+    /// The part of the log that the last commit lay in, as [`log_window`] numbers them. Written under the reservation lock.
+    pub(crate) log_window: AtomicU64,
     /// Keyspaces, dropped ones too, that may still link what stood before a clear or drop.
     pub(crate) restarted: Mutex<Vec<Arc<KeyspaceShared>>>,
     pub(crate) scheduler: OnceLock<Arc<Scheduler>>,
@@ -428,6 +430,18 @@ impl Core {
         }
     }
 
+    /// Whether the commit at `position` enters another part of the log. Called under the reservation lock.
+    #[inline]
+    pub(crate) fn enters_log_window(&self, position: LogPosition) -> bool {
+        let window = log_window(position);
+        // Relaxed: only written under the reservation lock.
+        let enters = self.log_window.load(Ordering::Relaxed) != window;
+        if enters {
+            self.log_window.store(window, Ordering::Relaxed);
+        }
+        enters
+    }
+
     pub(crate) fn keyspace_list(&self) -> Vec<Arc<KeyspaceShared>> {
         let keyspaces = self.keyspaces.read().unwrap_or_else(PoisonError::into_inner);
         keyspaces.by_id.values().cloned().collect()
@@ -474,6 +488,12 @@ impl Core {
             self.taken_ids(log),
         ]
     }
+}
+
+/// Numbers the mebibytes of the log: whenever a commit enters the next one, the background looks whether pages are to be
+/// populated, a segment prepared, a full one synced (L1).
+pub(crate) fn log_window(position: LogPosition) -> u64 {
+    position.segment.get() << 16 | position.offset >> 20
 }
 
 /// A log position as the manifest keeps it.

@@ -78,7 +78,7 @@ impl JobSource for Core {
         if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
             return Ok(false);
         }
-        let ran = self.prepare_segment().and_then(|ran| Ok(ran || self.flush_next(cancel)?));
+        let ran = self.prepare_log().and_then(|ran| Ok(ran || self.flush_next(cancel)?));
         let ran = ran.and_then(|ran| Ok(ran || self.compact_next(cancel)? || self.tidy_up()));
         match ran {
             Ok(ran) => Ok(ran),
@@ -89,7 +89,22 @@ impl JobSource for Core {
 }
 
 impl Core {
-    /// Keeps the next log segment ready, so that no writer waits for one (L1).
+    /// Keeps the log ahead of its writers (L1): pages populated, the next segment ready, full segments synced.
+    fn prepare_log(&self) -> Result<bool> {
+        let Some(pipeline) = &self.pipeline else { return Ok(false) };
+        let log = pipeline.journal();
+        let wanted = pipeline.with_tail(|tail| tail.wants_populate().then(|| tail.next_end())).flatten();
+        if let Some(position) = wanted {
+            log.populate_ahead(position);
+        }
+        let before = log.durable();
+        let logged = pipeline.logged();
+        if before.segment < logged.segment {
+            log.sync_sealed(logged)?;
+        }
+        Ok(self.prepare_segment()? || log.durable() > before)
+    }
+
     fn prepare_segment(&self) -> Result<bool> {
         let Some(pipeline) = &self.pipeline else { return Ok(false) };
         let log = pipeline.journal();

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use commit_pipeline::{Pipeline, PipelineOptions};
@@ -329,6 +329,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         keyspaces: RwLock::new(keyspaces),
         membership: Mutex::new(()),
         jobs: Mutex::new(Jobs::default()),
+        log_window: AtomicU64::new(0),
         restarted: Mutex::new(Vec::new()),
         scheduler: OnceLock::new(),
         counters: Counters::default(),

@@ -57,12 +57,13 @@ impl Core {
             payload.extend_from_slice(&1_u32.to_le_bytes());
             encode_entry(payload, keyspace.id, kind, key, value);
             let arena_bytes = Memtable::entry_bytes(key.len(), value.len());
-            let mut sealed = false;
+            let (mut sealed, mut enters) = (false, false);
             let request = Request::new(Payload::new(RecordKind::Batch, payload), 1, durability.into());
             let committed = pipeline.commit(
                 &request,
-                |first, _| {
+                |first, position| {
                     keyspace.check_alive()?;
+                    enters = self.enters_log_window(position);
                     let (memtable, range) = reserve_in_order(keyspace, arena_bytes, 1, first, &mut sealed);
                     Ok((memtable, range, first))
                 },
@@ -73,7 +74,7 @@ impl Core {
             if payload.capacity() > ENCODED_BYTES_KEPT {
                 *payload = Vec::new();
             }
-            self.after_commit(keyspace, sealed);
+            self.after_commit(keyspace, sealed, enters);
             self.committed(committed)
         })
     }
@@ -97,14 +98,16 @@ impl Core {
             self.make_room(&part.keyspace, part.arena_bytes)?;
         }
         let mut sealed = vec![false; batch.parts.len()];
+        let mut enters = false;
         let payload = Payload::new(RecordKind::Batch, &batch.payload);
         let request = Request::new(payload, batch.entries, batch.durability.into());
         let committed = pipeline.commit(
             &request,
-            |first, _| {
+            |first, position| {
                 for part in &batch.parts {
                     part.keyspace.check_alive()?;
                 }
+                enters = self.enters_log_window(position);
                 let last = last_of(first, batch.entries);
                 let targets: Vec<(KeyspaceId, Arc<Memtable>, ArenaRange)> = batch
                     .parts
@@ -130,7 +133,7 @@ impl Core {
             },
         );
         for (part, sealed) in batch.parts.iter().zip(sealed) {
-            self.after_commit(&part.keyspace, sealed);
+            self.after_commit(&part.keyspace, sealed, std::mem::take(&mut enters));
         }
         self.committed(committed)
     }
@@ -174,7 +177,7 @@ impl Core {
             }
         }
         for part in &batch.parts {
-            self.after_commit(&part.keyspace, true);
+            self.after_commit(&part.keyspace, true, false);
         }
         self.committed(committed)
     }
@@ -334,9 +337,11 @@ impl Core {
 
     /// What a commit leaves to do once the locks are released.
     #[inline]
-    fn after_commit(&self, keyspace: &Arc<KeyspaceShared>, sealed: bool) {
+    fn after_commit(&self, keyspace: &Arc<KeyspaceShared>, sealed: bool, enters_log_window: bool) {
         if sealed {
             self.after_seal(keyspace);
+        } else if enters_log_window {
+            self.notify();
         }
     }
 
