@@ -1,3 +1,7 @@
-//! The `lsm` command: load, read, check and inspect a database.
+//! The `lsm` command: see the library, which holds all of it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(lsm_cli::run(std::env::args_os()))
+}
