@@ -10,7 +10,7 @@ use file_system::FileError;
 use internal_key::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use manifest::{CommitError, FaultKind, ManifestError};
 use sstable_format::{TableError, WriteError};
-use write_ahead_log::{LogError, ReplayError};
+use write_ahead_log::{HeaderFault, LogError, ReplayError};
 
 /// What went wrong, and so what the caller can do about it.
 ///
@@ -190,7 +190,10 @@ impl From<ReplayError> for Error {
     fn from(error: ReplayError) -> Self {
         match error {
             ReplayError::Io(source) => Self::from_file(source),
-            ReplayError::UnknownKind { .. } => Self::Unsupported { source: Arc::new(error) },
+            ReplayError::UnknownKind { .. }
+            | ReplayError::BadSegment { fault: HeaderFault::Version { .. } | HeaderFault::Features { .. }, .. } => {
+                Self::Unsupported { source: Arc::new(error) }
+            }
             ReplayError::Refused { position, source } => match source.downcast::<Self>() {
                 Ok(error) => *error,
                 Err(source) => Self::corrupt(ReplayError::Refused { position, source }),

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use commit_pipeline::{Pipeline, PipelineOptions};
 use compaction::Scheduler;
 use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
-use manifest::{Change, Edit, ManifestError, ManifestStore, OpenMode, TableEntry};
+use manifest::{Change, Edit, KeyspaceState, ManifestError, ManifestStore, OpenMode, TableEntry};
 use skiplist_memtable::{Memtable, Reservation};
 use version_history::{Frontier, SnapshotRegistry};
 use write_ahead_log::{Log, LogOptions, LogPosition, Record, RecordKind, ReplayOptions, ReplayReport, SegmentName};
@@ -34,6 +34,14 @@ use crate::{Error, Result};
 /// Opens or creates the database in `path`.
 pub(crate) fn open(path: &Path, options: DatabaseOptions) -> Result<Arc<Core>> {
     let files = Arc::clone(&options.environment.files);
+    if !options.read_only && files.exists(path)? {
+        // Before the lock, whose file would be the first to stand in a directory that is not ours.
+        match ManifestStore::check_vacant(&options.environment, path) {
+            Ok(()) if !options.create_if_missing => return Err(Error::NotFound { path: path.to_owned() }),
+            Ok(()) | Err(ManifestError::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     if options.create_if_missing && !options.read_only {
         create_directory(&*files, path)?;
     }
@@ -128,7 +136,7 @@ fn replay(parts: &Parts) -> Result<Recovered> {
     let manifest = parts.manifest.current();
     let mut keyspaces = BTreeMap::new();
     for state in manifest.keyspaces.values() {
-        let options = KeyspaceOptions::from_manifest(&state.options)?;
+        let options = stored_options(parts, state)?;
         let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
         let recovered = RecoveredKeyspace {
             id: state.id,
@@ -287,7 +295,16 @@ fn batch_table_entry(parts: &Parts, part: &BatchPart, first: SeqNo) -> Result<Ta
     }
 }
 
-/// What is wrong with a record whose checksum is right.
+/// The options that the manifest keeps of a keyspace. Its checksum is right: what does not fit here, another version
+/// wrote.
+fn stored_options(parts: &Parts, state: &KeyspaceState) -> Result<KeyspaceOptions> {
+    KeyspaceOptions::from_manifest(&state.options).map_err(|error| {
+        let what = format!("{}: keyspace {:?}: {error}", parts.paths.global().display(), state.name);
+        Error::Unsupported { source: Arc::new(RecordError { what }) }
+    })
+}
+
+/// What is wrong with a record or a file whose checksum is right.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 struct RecordError {
@@ -435,7 +452,7 @@ impl RecoveredKeyspace {
 /// The keyspaces of a database that has no log yet.
 fn with_empty_keyspaces(parts: &Parts, mut recovered: Recovered) -> Result<Recovered> {
     for state in parts.manifest.current().keyspaces.values() {
-        let options = KeyspaceOptions::from_manifest(&state.options)?;
+        let options = stored_options(parts, state)?;
         let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
         let keyspace = RecoveredKeyspace {
             id: state.id,

@@ -228,6 +228,18 @@ impl ManifestStore {
         Ok(store)
     }
 
+    /// Whether a database could be created in `dir`: nothing is there, or only what an interrupted creation leaves (M6).
+    /// Reads names, writes nothing; a directory that does not exist is vacant.
+    ///
+    /// # Errors
+    /// - [`ManifestError::Exists`]: a database, of this or the former layout.
+    /// - [`ManifestError::Lost`]: a database was here and its `global.json` is gone.
+    /// - [`ManifestError::Foreign`]: the directory holds something else.
+    /// - [`ManifestError::Io`]: the system failed; trying again may succeed.
+    pub fn check_vacant(env: &Environment, dir: impl Into<PathBuf>) -> Result<(), ManifestError> {
+        refuse_existing(env, &DatabasePaths::new(dir))
+    }
+
     /// Opens the database in `dir`. A database of the former layout is migrated if `mode` allows (M4).
     ///
     /// Verifies the checksum of every file of the manifest; that tables and segments exist is the caller's to check
