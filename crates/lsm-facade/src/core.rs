@@ -401,6 +401,13 @@ impl Core {
         if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
     }
 
+    /// What a failed read is answered with: once the database is closed its files belong to others, who may have removed
+    /// what the read looked for, so that being closed is the cause of whatever it met.
+    #[cold]
+    pub(crate) fn read_failed(&self, error: Error) -> Error {
+        if self.closed.load(Ordering::Relaxed) { Error::Closed } else { error }
+    }
+
     /// The prefix of all writes that reads see (P3).
     #[inline]
     pub(crate) fn visible(&self) -> &Frontier {

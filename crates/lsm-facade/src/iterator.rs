@@ -181,7 +181,7 @@ impl Iterator for Iter {
         if !matches!(row, Ok(Some(_))) {
             self.end();
         }
-        row.transpose()
+        row.map_err(|error| self.view.handle.core.read_failed(error)).transpose()
     }
 }
 
@@ -194,7 +194,7 @@ impl DoubleEndedIterator for Iter {
         if !matches!(row, Ok(Some(_))) {
             self.end();
         }
-        row.transpose()
+        row.map_err(|error| self.view.handle.core.read_failed(error)).transpose()
     }
 }
 
@@ -259,7 +259,7 @@ impl RangeCursor {
         if !self.cursor.valid() {
             return Ok(None);
         }
-        Ok(Some(self.cursor.value()?))
+        Ok(Some(self.cursor.value().map_err(|error| self.handle.core.read_failed(error.into()))?))
     }
 
     /// Moves to the first row in bounds.
@@ -268,7 +268,7 @@ impl RangeCursor {
     /// If a table cannot be read; the cursor then stands on no row, and a seek may be tried again. So for each movement.
     pub fn seek_to_first(&mut self) -> Result<()> {
         self.handle.core.check_open()?;
-        Ok(self.cursor.seek_to_first()?)
+        self.cursor.seek_to_first().map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
     /// Moves to the last row in bounds.
@@ -277,7 +277,7 @@ impl RangeCursor {
     /// As [`seek_to_first`](Self::seek_to_first).
     pub fn seek_to_last(&mut self) -> Result<()> {
         self.handle.core.check_open()?;
-        Ok(self.cursor.seek_to_last()?)
+        self.cursor.seek_to_last().map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
     /// Moves to the first row in bounds at or after `key`.
@@ -286,7 +286,7 @@ impl RangeCursor {
     /// As [`seek_to_first`](Self::seek_to_first).
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
         self.handle.core.check_open()?;
-        Ok(self.cursor.seek(key.as_ref())?)
+        self.cursor.seek(key.as_ref()).map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
     /// Moves to the last row in bounds at or before `key`.
@@ -295,7 +295,7 @@ impl RangeCursor {
     /// As [`seek_to_first`](Self::seek_to_first).
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
         self.handle.core.check_open()?;
-        Ok(self.cursor.seek_for_prev(key.as_ref())?)
+        self.cursor.seek_for_prev(key.as_ref()).map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
     /// Moves to the next row; nothing if the cursor stands on none.
@@ -305,7 +305,7 @@ impl RangeCursor {
     #[inline]
     #[expect(clippy::should_implement_trait, reason = "a cursor's word; an iterator cannot lend its rows")]
     pub fn next(&mut self) -> Result<()> {
-        Ok(self.cursor.next()?)
+        self.cursor.next().map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
     /// Moves to the previous row; nothing if the cursor stands on none.
@@ -314,6 +314,6 @@ impl RangeCursor {
     /// As [`seek_to_first`](Self::seek_to_first).
     #[inline]
     pub fn prev(&mut self) -> Result<()> {
-        Ok(self.cursor.prev()?)
+        self.cursor.prev().map_err(|error| self.handle.core.read_failed(error.into()))
     }
 }

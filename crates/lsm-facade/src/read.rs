@@ -21,13 +21,14 @@ impl Core {
     #[inline]
     pub(crate) fn get(&self, keyspace: &KeyspaceShared, key: &[u8]) -> Result<Option<Slice>> {
         self.with_latest(keyspace, |super_version, seqno| self.get_in(super_version, key, seqno, copy_value))
+            .map_err(|error| self.read_failed(error))
     }
 
     /// Whether `key` has a value in the latest state: [`Self::get`] without the value.
     pub(crate) fn contains(&self, keyspace: &KeyspaceShared, key: &[u8]) -> Result<bool> {
-        let found =
-            self.with_latest(keyspace, |super_version, seqno| self.get_in(super_version, key, seqno, |_| ()))?;
-        Ok(found.is_some())
+        self.with_latest(keyspace, |super_version, seqno| self.get_in(super_version, key, seqno, |_| ()))
+            .map(|found| found.is_some())
+            .map_err(|error| self.read_failed(error))
     }
 
     /// Reads through the current super version, or through the one before an operation that is not visible yet.

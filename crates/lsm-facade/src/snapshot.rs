@@ -61,6 +61,7 @@ impl Snapshot {
         core.check_open()?;
         let super_version = core.super_version_at(&keyspace.shared, self.registered.seqno());
         core.get_in(&super_version, key.as_ref(), self.registered.seqno(), copy_value)
+            .map_err(|error| core.read_failed(error))
     }
 
     /// Whether `key` has a value in `keyspace`.
@@ -71,7 +72,9 @@ impl Snapshot {
         let core = &self.handle.core;
         core.check_open()?;
         let super_version = core.super_version_at(&keyspace.shared, self.registered.seqno());
-        Ok(core.get_in(&super_version, key.as_ref(), self.registered.seqno(), |_| ())?.is_some())
+        core.get_in(&super_version, key.as_ref(), self.registered.seqno(), |_| ())
+            .map(|found| found.is_some())
+            .map_err(|error| core.read_failed(error))
     }
 
     /// All rows of `keyspace`.

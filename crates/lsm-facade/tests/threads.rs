@@ -1,0 +1,930 @@
+//! Many threads on one database, on a real file system (in memory, where there is one), with everything small: memtables seal, flush, compact, log
+//! segments rotate and tables leave the cache all the time.
+//!
+//! Every value checks itself ([`value`]): it names its key and its generation, and carries a hash of both. A reader that
+//! meets anything else has met something that nobody wrote. A [`Watchdog`] ends the process when a test hangs (P9).
+//!
+//! `STRESS_SECS` and `STRESS_THREADS` make the last test longer:
+//! `STRESS_SECS=60 STRESS_THREADS=200 cargo test --release -p lsm-facade --test threads stress`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lsm_facade::{Compression, Database, Durability, Error, Keyspace, KeyspaceOptions};
+use test_support::Rng;
+
+/// Ends the process if it is not dropped in time: a hang becomes a failure that says where.
+struct Watchdog {
+    _done: SyncSender<()>,
+}
+
+impl Watchdog {
+    fn new(test: &'static str) -> Self {
+        Self::within(test, Duration::from_secs(60))
+    }
+
+    fn within(test: &'static str, limit: Duration) -> Self {
+        let (done, wait) = sync_channel(0);
+        thread::spawn(move || {
+            if wait.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("P9: {test} did not end within {limit:?}");
+                std::process::abort();
+            }
+        });
+        Self { _done: done }
+    }
+}
+
+/// A directory in memory where there is one: syncs then cost nothing, and threads meet more often in the same second.
+fn directory() -> tempfile::TempDir {
+    let in_memory = Path::new("/dev/shm");
+    let made = if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() };
+    made.unwrap()
+}
+
+fn open(dir: &Path) -> Database {
+    Database::builder(dir)
+        .background_threads(2)
+        .open_tables_max(8)
+        .block_cache_bytes(16 << 10)
+        .log_segment_bytes(16 << 10)
+        .log_bytes_max(128 << 10)
+        .open()
+        .unwrap()
+}
+
+fn small() -> KeyspaceOptions {
+    KeyspaceOptions::default()
+        .memtable_bytes(4 << 10)
+        .write_buffer_bytes(8 << 10)
+        .block_bytes(512)
+        .table_bytes(8 << 10)
+        .level_zero_runs_max(3)
+        .level_base_bytes(32 << 10)
+        .level_size_ratio(4)
+}
+
+fn fixture(dir: &Path) -> (Database, Keyspace) {
+    let database = open(dir);
+    let keyspace = database.create_keyspace("main", small()).unwrap();
+    (database, keyspace)
+}
+
+fn key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+fn mix(number: u64) -> u64 {
+    let mixed = (number ^ (number >> 31)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+}
+
+/// A value that names its key and its generation, followed by a hash of both and as many bytes as the hash says.
+fn value(number: u64, generation: u64) -> Vec<u8> {
+    let hash = mix(number.wrapping_add(mix(generation)));
+    let mut bytes = [number.to_le_bytes(), generation.to_le_bytes(), hash.to_le_bytes()].concat();
+    bytes.resize(24 + (hash % 100) as usize, hash as u8);
+    bytes
+}
+
+/// The generation of a value of `number`, which must be one that [`value`] made.
+#[track_caller]
+fn generation(number: u64, bytes: &[u8]) -> u64 {
+    let generation = bytes.get(8..16).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+    assert_eq!(bytes, value(number, generation), "nobody wrote this value of key {number}");
+    generation
+}
+
+#[track_caller]
+fn read(keyspace: &Keyspace, number: u64) -> Option<u64> {
+    keyspace.get(key(number)).unwrap().map(|bytes| generation(number, &bytes))
+}
+
+fn number_of(key: &[u8]) -> u64 {
+    u64::from_be_bytes(key.try_into().unwrap())
+}
+
+/// Every row's key and generation, checked, in order.
+fn rows(iter: impl Iterator<Item = lsm_facade::Result<(lsm_facade::Slice, lsm_facade::Slice)>>) -> Vec<(u64, u64)> {
+    let rows = iter.map(|row| {
+        let (key, bytes) = row.unwrap();
+        let number = number_of(&key);
+        (number, generation(number, &bytes))
+    });
+    rows.collect()
+}
+
+/// Runs `check` on what is in memory, after a flush, after a compaction and after reopening.
+fn in_every_layer(dir: &Path, database: Database, mut check: impl FnMut(&Keyspace)) {
+    let keyspace = database.open_keyspace("main").unwrap();
+    check(&keyspace);
+    keyspace.flush().unwrap();
+    check(&keyspace);
+    keyspace.compact().unwrap();
+    check(&keyspace);
+    drop((keyspace, database));
+    let database = open(dir);
+    check(&database.open_keyspace("main").unwrap());
+}
+
+/// P3: what ten writers were told is written is all there, at once and later.
+#[test]
+fn ten_writers_of_a_hundred_puts_lose_nothing() {
+    let _watchdog = Watchdog::new("ten_writers_of_a_hundred_puts_lose_nothing");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    thread::scope(|scope| {
+        for writer in 0..10 {
+            let keyspace = &keyspace;
+            scope.spawn(move || {
+                for number in writer * 100..(writer + 1) * 100 {
+                    keyspace.insert(key(number), value(number, writer)).unwrap();
+                    assert_eq!(read(keyspace, number), Some(writer));
+                }
+            });
+        }
+    });
+    drop(keyspace);
+    in_every_layer(dir.path(), database, |keyspace| {
+        for number in 0..1000 {
+            assert_eq!(read(keyspace, number), Some(number / 100), "key {number}");
+        }
+        assert_eq!(rows(keyspace.iter()).len(), 1000);
+    });
+}
+
+/// P3: no reader sees a value that nobody wrote, and none sees a key go back to an older one.
+#[test]
+fn readers_see_only_what_was_written_and_never_go_back() {
+    let _watchdog = Watchdog::new("readers_see_only_what_was_written_and_never_go_back");
+    let dir = directory();
+    let (_database, keyspace) = fixture(dir.path());
+    const KEYS_EACH: u64 = 20;
+    let writing = AtomicU64::new(5);
+    thread::scope(|scope| {
+        for writer in 0..5 {
+            let (keyspace, writing) = (&keyspace, &writing);
+            scope.spawn(move || {
+                for round in 1..=40 {
+                    for number in writer * KEYS_EACH..(writer + 1) * KEYS_EACH {
+                        keyspace.insert(key(number), value(number, round)).unwrap();
+                    }
+                }
+                writing.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        for reader in 0..10_u64 {
+            let (keyspace, writing) = (&keyspace, &writing);
+            scope.spawn(move || {
+                let mut seen = [0; 5 * KEYS_EACH as usize];
+                let mut number = reader;
+                while writing.load(Ordering::Relaxed) > 0 {
+                    number = (number + 7) % (5 * KEYS_EACH);
+                    let found = read(keyspace, number).unwrap_or(0);
+                    assert!(found >= seen[number as usize], "key {number} went back to {found}");
+                    seen[number as usize] = found;
+                }
+            });
+        }
+    });
+    for number in 0..5 * KEYS_EACH {
+        assert_eq!(read(&keyspace, number), Some(40));
+    }
+}
+
+/// C2: what five threads deleted is gone at once, and stays so in every layer.
+#[test]
+fn concurrent_deletes_remove_every_key_from_every_layer() {
+    let _watchdog = Watchdog::new("concurrent_deletes_remove_every_key_from_every_layer");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    for number in 0..250 {
+        keyspace.insert(key(number), value(number, 1)).unwrap();
+    }
+    keyspace.compact().unwrap();
+    for number in 0..250 {
+        keyspace.insert(key(number), value(number, 2)).unwrap();
+    }
+    thread::scope(|scope| {
+        for deleter in 0..5 {
+            let keyspace = &keyspace;
+            scope.spawn(move || {
+                for number in deleter * 40..(deleter + 1) * 40 {
+                    keyspace.remove(key(number)).unwrap();
+                    assert_eq!(read(keyspace, number), None);
+                }
+            });
+        }
+    });
+    drop(keyspace);
+    in_every_layer(dir.path(), database, |keyspace| {
+        let expected: Vec<_> = (200..250).map(|number| (number, 2)).collect();
+        assert_eq!(rows(keyspace.iter()), expected);
+        assert!((0..200).all(|number| read(keyspace, number).is_none()));
+    });
+}
+
+/// P4, P6: no write is lost that comes while a flush runs.
+#[test]
+fn writes_during_flushes_are_all_kept() {
+    let _watchdog = Watchdog::new("writes_during_flushes_are_all_kept");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    for number in 0..500 {
+        keyspace.insert(key(number), value(number, 1)).unwrap();
+    }
+    let writing = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while writing.load(Ordering::Relaxed) {
+                    keyspace.flush().unwrap();
+                }
+            });
+        }
+        for number in 500..1000 {
+            keyspace.insert(key(number), value(number, 1)).unwrap();
+        }
+        writing.store(false, Ordering::Relaxed);
+    });
+    drop(keyspace);
+    in_every_layer(dir.path(), database, |keyspace| {
+        assert_eq!(rows(keyspace.iter()), (0..1000).map(|number| (number, 1)).collect::<Vec<_>>());
+    });
+}
+
+/// C4: a compaction changes no answer, and writes beside it go on.
+#[test]
+fn answers_are_the_same_while_compactions_run() {
+    let _watchdog = Watchdog::new("answers_are_the_same_while_compactions_run");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    for round in 1..=3 {
+        for number in 0..400 {
+            keyspace.insert(key(number), value(number, round)).unwrap();
+        }
+    }
+    let compacting = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for reader in 0..3 {
+            let (keyspace, compacting) = (&keyspace, &compacting);
+            scope.spawn(move || {
+                let mut number = reader;
+                while compacting.load(Ordering::Relaxed) {
+                    number = (number + 13) % 400;
+                    assert_eq!(read(keyspace, number), Some(3));
+                    let ahead = rows(keyspace.range(key(number)..key(number + 20)));
+                    let expected: Vec<_> = (number..(number + 20).min(400)).map(|number| (number, 3)).collect();
+                    assert_eq!(ahead, expected);
+                }
+            });
+        }
+        let (writer, compacting_still) = (&keyspace, &compacting);
+        scope.spawn(move || {
+            let mut number = 1000;
+            while compacting_still.load(Ordering::Relaxed) && number < 4000 {
+                writer.insert(key(number), value(number, 1)).unwrap();
+                assert_eq!(read(writer, number), Some(1));
+                number += 1;
+            }
+        });
+        for _ in 0..5 {
+            keyspace.compact().unwrap();
+        }
+        compacting.store(false, Ordering::Relaxed);
+    });
+    drop(keyspace);
+    in_every_layer(dir.path(), database, |keyspace| {
+        let expected: Vec<_> = (0..400).map(|number| (number, 3)).collect();
+        assert_eq!(rows(keyspace.range(key(0)..key(400))), expected);
+    });
+}
+
+/// P3: each of twenty threads finds in its own range what a map says, and on shared keys only what somebody wrote.
+#[test]
+fn twenty_threads_of_mixed_operations_match_their_models() {
+    let _watchdog = Watchdog::new("twenty_threads_of_mixed_operations_match_their_models");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    const SHARED: u64 = 1 << 32;
+    let models = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for owner in 0..20_u64 {
+            let (database, keyspace, models) = (&database, &keyspace, &models);
+            scope.spawn(move || {
+                let mut rng = Rng::new(owner);
+                let mut model: BTreeMap<u64, u64> = BTreeMap::new();
+                let (first, last) = (owner * 1000, owner * 1000 + 999);
+                for step in 1..=100 {
+                    let number = first + rng.below(30);
+                    match rng.below(10) {
+                        0..4 => {
+                            keyspace.insert(key(number), value(number, step)).unwrap();
+                            model.insert(number, step);
+                        }
+                        4 => {
+                            keyspace.remove(key(number)).unwrap();
+                            model.remove(&number);
+                        }
+                        5 => {
+                            let mut batch = database.batch();
+                            for number in [number, first + 500, last] {
+                                batch.insert(keyspace, key(number), value(number, step)).unwrap();
+                                model.insert(number, step);
+                            }
+                            let shared = SHARED + rng.below(5);
+                            batch.insert(keyspace, key(shared), value(shared, owner)).unwrap();
+                            database.write(&batch).unwrap();
+                        }
+                        6 => {
+                            let found = rows(keyspace.range(key(first)..=key(last)));
+                            assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>());
+                        }
+                        7 => {
+                            let found = rows(keyspace.range(key(first)..=key(last)).rev());
+                            assert_eq!(found, model.clone().into_iter().rev().collect::<Vec<_>>());
+                        }
+                        8 => {
+                            let snapshot = database.snapshot().unwrap();
+                            keyspace.insert(key(number), value(number, 1000 + step)).unwrap();
+                            let before = snapshot.get(keyspace, key(number)).unwrap();
+                            assert_eq!(before.map(|bytes| generation(number, &bytes)), model.get(&number).copied());
+                            model.insert(number, 1000 + step);
+                        }
+                        _ => {
+                            assert_eq!(read(keyspace, number), model.get(&number).copied());
+                            let shared = SHARED + rng.below(5);
+                            assert!(read(keyspace, shared).is_none_or(|owner| owner < 20));
+                        }
+                    }
+                }
+                models.lock().unwrap().extend(model);
+            });
+        }
+    });
+    drop(keyspace);
+    let expected: Vec<_> = models.into_inner().unwrap().into_iter().collect();
+    in_every_layer(dir.path(), database, |keyspace| assert_eq!(rows(keyspace.range(..key(SHARED))), expected));
+}
+
+/// P3: each key of a sequential fill is visible when its insert returns, the last one too, for everyone.
+#[test]
+fn the_last_key_of_a_sequential_fill_is_visible_at_once() {
+    let _watchdog = Watchdog::new("the_last_key_of_a_sequential_fill_is_visible_at_once");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    let written = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=4000 {
+                keyspace.insert(key(number), value(number, 1)).unwrap();
+                // Release pairs with the Acquire of the readers: what they count on is acknowledged.
+                written.store(number, Ordering::Release);
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let last = written.load(Ordering::Acquire);
+                    if last > 0 {
+                        assert_eq!(read(&keyspace, last), Some(1));
+                        let (newest, _) = keyspace.last_key_value().unwrap().unwrap();
+                        assert!(number_of(&newest) >= last);
+                    }
+                    if last == 4000 {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    drop(keyspace);
+    in_every_layer(dir.path(), database, |keyspace| {
+        assert_eq!(number_of(&keyspace.last_key_value().unwrap().unwrap().0), 4000);
+        assert_eq!(keyspace.iter().count(), 4000);
+    });
+}
+
+/// P3, R1: a batch over two keyspaces is seen as a whole by snapshots, and never ahead in the one that is read first.
+#[test]
+fn batches_over_two_keyspaces_agree_for_every_reader() {
+    let _watchdog = Watchdog::new("batches_over_two_keyspaces_agree_for_every_reader");
+    let dir = directory();
+    let (database, left) = fixture(dir.path());
+    let right = database.create_keyspace("right", small()).unwrap();
+    const KEYS: u64 = 16;
+    let writing = AtomicU64::new(4);
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            let (database, left, right, writing) = (&database, &left, &right, &writing);
+            scope.spawn(move || {
+                for round in 1..=150 {
+                    let mut batch = database.batch();
+                    for number in writer * KEYS / 4..(writer + 1) * KEYS / 4 {
+                        batch.insert(left, key(number), value(number, round)).unwrap();
+                        batch.insert(right, key(number), value(number, round)).unwrap();
+                    }
+                    database.write(&batch).unwrap();
+                }
+                writing.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        for reader in 0..4_u64 {
+            let (database, left, right, writing) = (&database, &left, &right, &writing);
+            scope.spawn(move || {
+                let mut number = reader;
+                while writing.load(Ordering::Relaxed) > 0 {
+                    number = (number + 3) % KEYS;
+                    // Two single reads, one after the other: the second is no older than the first.
+                    let first = read(left, number);
+                    let second = read(right, number);
+                    assert!(second >= first, "key {number}: {first:?}, then {second:?}");
+                    let snapshot = database.snapshot().unwrap();
+                    let of = |keyspace: &Keyspace| snapshot.get(keyspace, key(number)).unwrap();
+                    assert_eq!(of(left), of(right), "key {number}");
+                    let all = rows(snapshot.iter(left));
+                    assert_eq!(all, rows(snapshot.iter(right)));
+                    let backward: Vec<_> = rows(snapshot.iter(right).rev()).into_iter().rev().collect();
+                    assert_eq!(all, backward);
+                    for quarter in all.chunks(KEYS as usize / 4) {
+                        assert!(quarter.iter().all(|row| row.1 == quarter[0].1), "half a batch: {quarter:?}");
+                    }
+                    // An iterator of one keyspace sees whole batches too.
+                    for quarter in rows(left.iter()).chunks(KEYS as usize / 4) {
+                        assert!(quarter.iter().all(|row| row.1 == quarter[0].1), "half a batch: {quarter:?}");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(rows(left.iter()), rows(right.iter()));
+}
+
+/// R3: a snapshot reads the same as long as it is held, whatever is written, removed, flushed, compacted and cleared.
+#[test]
+fn snapshots_stay_as_they_were_while_everything_changes() {
+    let _watchdog = Watchdog::new("snapshots_stay_as_they_were_while_everything_changes");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    const KEYS: u64 = 100;
+    for number in 0..KEYS {
+        keyspace.insert(key(number), value(number, 0)).unwrap();
+    }
+    let holding = AtomicU64::new(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..8 {
+                    let snapshot = database.snapshot().unwrap();
+                    let before = rows(snapshot.iter(&keyspace));
+                    for round in 0..6 {
+                        let again = match round % 2 {
+                            0 => rows(snapshot.iter(&keyspace)),
+                            _ => rows(snapshot.iter(&keyspace).rev()).into_iter().rev().collect(),
+                        };
+                        assert_eq!(again, before);
+                        let model: BTreeMap<u64, u64> = before.iter().copied().collect();
+                        for number in (round..KEYS).step_by(7) {
+                            let found = snapshot.get(&keyspace, key(number)).unwrap();
+                            assert_eq!(found.map(|bytes| generation(number, &bytes)), model.get(&number).copied());
+                        }
+                    }
+                }
+                holding.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        scope.spawn(|| {
+            let mut rng = Rng::new(7);
+            let mut step = 0;
+            while holding.load(Ordering::Relaxed) > 0 {
+                step += 1;
+                let number = rng.below(KEYS);
+                match rng.below(4) {
+                    0 => keyspace.remove(key(number)).unwrap(),
+                    _ => keyspace.insert(key(number), value(number, step)).unwrap(),
+                }
+            }
+        });
+        scope.spawn(|| {
+            for round in 0_u64.. {
+                if holding.load(Ordering::Relaxed) == 0 {
+                    break;
+                }
+                match round % 3 {
+                    0 => keyspace.flush().unwrap(),
+                    1 => keyspace.compact().unwrap(),
+                    _ => keyspace.clear().unwrap(),
+                }
+            }
+        });
+    });
+}
+
+/// R2: an iterator sees each row of its state once, in order, from both ends, while the keyspace churns.
+#[test]
+fn iterators_go_both_ways_during_churn() {
+    let _watchdog = Watchdog::new("iterators_go_both_ways_during_churn");
+    let dir = directory();
+    let (_database, keyspace) = fixture(dir.path());
+    // Even keys are always there, in changing generations; odd ones come and go.
+    for number in (0..300).step_by(2) {
+        keyspace.insert(key(number), value(number, 0)).unwrap();
+    }
+    let iterating = AtomicU64::new(4);
+    thread::scope(|scope| {
+        for iterator in 0..4_u64 {
+            let (keyspace, iterating) = (&keyspace, &iterating);
+            scope.spawn(move || {
+                let mut rng = Rng::new(iterator);
+                for _ in 0..25 {
+                    let mut iter = keyspace.iter();
+                    let (mut front, mut back) = (Vec::new(), Vec::new());
+                    loop {
+                        let at_front = match iterator {
+                            0 => true,
+                            1 => false,
+                            _ => rng.one_in(2),
+                        };
+                        let row = if at_front { iter.next() } else { iter.next_back() };
+                        let Some(row) = row else { break };
+                        let (key, bytes) = row.unwrap();
+                        let number = number_of(&key);
+                        generation(number, &bytes);
+                        if at_front { front.push(number) } else { back.push(number) }
+                    }
+                    front.extend(back.into_iter().rev());
+                    assert!(front.is_sorted_by(|left, right| left < right), "out of order: {front:?}");
+                    let even: Vec<u64> = front.into_iter().filter(|number| number % 2 == 0).collect();
+                    assert_eq!(even, (0..300).step_by(2).collect::<Vec<_>>());
+                    // A cursor that turns around.
+                    let mut cursor = keyspace.cursor();
+                    let from = rng.below(298) / 2 * 2;
+                    cursor.seek(key(from)).unwrap();
+                    assert_eq!(cursor.key(), Some(&key(from)[..]));
+                    cursor.next().unwrap();
+                    cursor.prev().unwrap();
+                    assert_eq!(cursor.key(), Some(&key(from)[..]));
+                }
+                iterating.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        scope.spawn(|| {
+            let mut rng = Rng::new(99);
+            let mut step = 0;
+            while iterating.load(Ordering::Relaxed) > 0 {
+                step += 1;
+                let number = rng.below(300);
+                match number % 2 {
+                    1 if rng.one_in(2) => keyspace.remove(key(number)).unwrap(),
+                    _ => keyspace.insert(key(number), value(number, step)).unwrap(),
+                }
+            }
+        });
+    });
+}
+
+/// P12: keyspaces are created, cleared and dropped while others write; writers meet no error but that their keyspace went.
+#[test]
+fn keyspaces_come_and_go_while_others_write() {
+    let _watchdog = Watchdog::new("keyspaces_come_and_go_while_others_write");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    let current = Mutex::new(database.create_keyspace("short-lived", small()).unwrap());
+    let going = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for writer in 0..4_u64 {
+            let (database, keyspace, current, going) = (&database, &keyspace, &current, &going);
+            scope.spawn(move || {
+                let mut step = 0;
+                while going.load(Ordering::Relaxed) {
+                    step += 1;
+                    let number = writer * 100 + step % 100;
+                    let short_lived = current.lock().unwrap().clone();
+                    let mut batch = database.batch();
+                    batch.insert(keyspace, key(number), value(number, step)).unwrap();
+                    batch.insert(&short_lived, key(number), value(number, step)).unwrap();
+                    match database.write(&batch) {
+                        // P1: all of it or nothing.
+                        Ok(()) => assert_eq!(read(keyspace, number), Some(step)),
+                        Err(Error::KeyspaceDropped { .. }) => assert_ne!(read(keyspace, number), Some(step)),
+                        Err(error) => panic!("{error}"),
+                    }
+                    match short_lived.insert(key(number), value(number, step)) {
+                        Ok(()) | Err(Error::KeyspaceDropped { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    assert!(rows(short_lived.iter()).len() <= 400);
+                    read(&short_lived, number);
+                }
+            });
+        }
+        for round in 0..12 {
+            match round % 3 {
+                0 => current.lock().unwrap().clone().clear().unwrap(),
+                1 => keyspace.flush().unwrap(),
+                _ => {
+                    database.drop_keyspace("short-lived").unwrap();
+                    let created = database.create_keyspace("short-lived", small()).unwrap();
+                    assert!(created.is_empty().unwrap());
+                    *current.lock().unwrap() = created;
+                }
+            }
+        }
+        going.store(false, Ordering::Relaxed);
+    });
+    let expected = (rows(keyspace.iter()), rows(current.lock().unwrap().iter()));
+    drop((keyspace, current, database));
+    let database = open(dir.path());
+    let reopened = |name: &str| rows(database.open_keyspace(name).unwrap().iter());
+    assert_eq!(reopened("main"), expected.0);
+    assert_eq!(reopened("short-lived"), expected.1);
+}
+
+/// P12: what a clear removed stays away after reopening, also when flushes of later writes overtake the clear's own edit.
+#[test]
+fn cleared_rows_stay_away_when_flushes_overtake_the_clear() {
+    let _watchdog = Watchdog::new("cleared_rows_stay_away_when_flushes_overtake_the_clear");
+    let dir = directory();
+    let (mut database, mut keyspace) = fixture(dir.path());
+    for round in 0..12 {
+        for number in 0..100 {
+            keyspace.insert(key(number), value(number, round)).unwrap();
+        }
+        keyspace.flush().unwrap();
+        let clearing = AtomicBool::new(true);
+        thread::scope(|scope| {
+            for writer in 0..2 {
+                let (keyspace, clearing) = (&keyspace, &clearing);
+                scope.spawn(move || {
+                    let mut number = 1000 * (writer + 1);
+                    while clearing.load(Ordering::Relaxed) {
+                        keyspace.insert(key(number), value(number, round)).unwrap();
+                        keyspace.flush().unwrap();
+                        number += 1;
+                    }
+                });
+            }
+            keyspace.clear().unwrap();
+            clearing.store(false, Ordering::Relaxed);
+        });
+        let expected = rows(keyspace.iter());
+        assert!(expected.iter().all(|row| row.0 >= 100), "the clear removed these: {expected:?}");
+        drop((keyspace, database));
+        database = open(dir.path());
+        keyspace = database.open_keyspace("main").unwrap();
+        assert_eq!(rows(keyspace.iter()), expected);
+    }
+}
+
+/// P7: synced commits of many threads share syncs.
+#[test]
+fn synced_commits_of_many_threads_share_syncs() {
+    let _watchdog = Watchdog::new("synced_commits_of_many_threads_share_syncs");
+    let dir = tempfile::tempdir().unwrap();
+    let (database, keyspace) = fixture(dir.path());
+    let before = database.stats();
+    let start = Barrier::new(64);
+    thread::scope(|scope| {
+        for writer in 0..64_u64 {
+            let (keyspace, start) = (keyspace.with_durability(Durability::Synced), &start);
+            scope.spawn(move || {
+                start.wait();
+                for step in 0..8 {
+                    let number = writer * 8 + step;
+                    keyspace.insert(key(number), value(number, 1)).unwrap();
+                    assert_eq!(read(&keyspace, number), Some(1));
+                }
+            });
+        }
+    });
+    let after = database.stats();
+    assert_eq!(after.commits - before.commits, 64 * 8);
+    let syncs = after.log_syncs - before.log_syncs;
+    assert!(0 < syncs && syncs < 64 * 8, "{syncs} syncs for {} commits", 64 * 8);
+    drop(keyspace);
+    in_every_layer(dir.path(), database, |keyspace| assert_eq!(keyspace.iter().count(), 64 * 8));
+}
+
+/// P9: closing while everything is used ends every call, with success or as closed, and loses no acknowledged write.
+#[test]
+fn closing_while_everything_is_used_ends_every_call() {
+    let _watchdog = Watchdog::new("closing_while_everything_is_used_ends_every_call");
+    for round in 0..6 {
+        let dir = directory();
+        let (database, keyspace) = fixture(dir.path());
+        let enough = Arc::new(AtomicU64::new(0));
+        let threads: Vec<_> = (0..8_u64)
+            .map(|owner| {
+                let (database, keyspace, enough) = (database.clone(), keyspace.clone(), Arc::clone(&enough));
+                thread::spawn(move || {
+                    let synced = keyspace.with_durability(Durability::Synced);
+                    let mut written = 0;
+                    for step in 0_u64.. {
+                        let number = owner << 32 | step;
+                        let outcome = match owner {
+                            0..4 => keyspace.insert(key(number), value(number, 1)),
+                            4 => synced.insert(key(number), value(number, 1)),
+                            5 => keyspace.iter().try_for_each(|row| row.map(|_| ())),
+                            6 => keyspace.flush(),
+                            _ => match step % 3 {
+                                0 => keyspace.compact(),
+                                1 => database.run_one_job().map(|_| ()),
+                                _ => database.wait_until_idle(),
+                            },
+                        };
+                        match outcome {
+                            Ok(()) => written = step + 1,
+                            Err(Error::Closed) => break,
+                            Err(error) => panic!("thread {owner}: {error}"),
+                        }
+                        enough.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if owner <= 4 { Some((owner, written)) } else { None }
+                })
+            })
+            .collect();
+        while enough.load(Ordering::Relaxed) < 300 * (round + 1) {
+            thread::yield_now();
+        }
+        database.close().unwrap();
+        assert!(matches!(keyspace.insert("after", "closing"), Err(Error::Closed)));
+        // Somebody else may have it from here on, whatever threads are still in their last call.
+        let reopened = open(dir.path());
+        let written: Vec<(u64, u64)> = threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect();
+        let keyspace = reopened.open_keyspace("main").unwrap();
+        for (owner, written) in written {
+            for number in owner << 32..(owner << 32) + written {
+                assert_eq!(read(&keyspace, number), Some(1), "an acknowledged write of thread {owner}");
+            }
+        }
+    }
+}
+
+/// P11: large batches, which pass by the log and the memtables, and small writes keep their order.
+#[test]
+fn large_batches_and_small_writes_keep_their_order() {
+    let _watchdog = Watchdog::new("large_batches_and_small_writes_keep_their_order");
+    let dir = directory();
+    let (database, keyspace) = fixture(dir.path());
+    const KEYS: u64 = 100;
+    let writing = AtomicU64::new(3);
+    thread::scope(|scope| {
+        for writer in 0..3_u64 {
+            let (database, keyspace, writing) = (&database, &keyspace, &writing);
+            scope.spawn(move || {
+                let numbers = writer * KEYS..(writer + 1) * KEYS;
+                for round in 1..=12 {
+                    // About 7 KiB: more than a quarter of a log segment.
+                    let mut batch = database.batch();
+                    for number in numbers.clone() {
+                        batch.insert(keyspace, key(number), value(number, round * 100)).unwrap();
+                    }
+                    database.write(&batch).unwrap();
+                    for number in numbers.clone() {
+                        assert_eq!(read(keyspace, number), Some(round * 100));
+                        if number % 3 == 0 {
+                            keyspace.insert(key(number), value(number, round * 100 + 1)).unwrap();
+                            assert_eq!(read(keyspace, number), Some(round * 100 + 1));
+                        }
+                    }
+                }
+                writing.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        scope.spawn(|| {
+            while writing.load(Ordering::Relaxed) > 0 {
+                for third in rows(database.snapshot().unwrap().iter(&keyspace)).chunks(KEYS as usize) {
+                    let rounds: Vec<u64> = third.iter().map(|row| row.1 / 100).collect();
+                    assert!(rounds.iter().all(|round| *round == rounds[0]), "half a large batch: {rounds:?}");
+                }
+            }
+        });
+    });
+    drop(keyspace);
+    in_every_layer(dir.path(), database, |keyspace| {
+        let expected: Vec<_> =
+            (0..3 * KEYS).map(|number| (number, if number % 3 == 0 { 1201 } else { 1200 })).collect();
+        assert_eq!(rows(keyspace.iter()), expected);
+    });
+}
+
+fn environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// P3, P9: everything at once for as long as `STRESS_SECS` says; a thread that is stuck for ten seconds fails the test.
+#[test]
+fn stress() {
+    let (seconds, threads) = (environment("STRESS_SECS", 1), environment("STRESS_THREADS", 12).max(4));
+    let _watchdog = Watchdog::within("stress", Duration::from_secs(seconds + 60));
+    let dir = directory();
+    let database = open(dir.path());
+    let options = [
+        small(),
+        small().compression(Compression::None).strategy(lsm_facade::Strategy::Tiered),
+        small().memtable_bytes(16 << 10).write_buffer_bytes(64 << 10).filter_bits_per_key(0),
+    ];
+    let keyspaces: Vec<Keyspace> = options
+        .into_iter()
+        .enumerate()
+        .map(|(number, options)| database.create_keyspace(&format!("k{number}"), options).unwrap())
+        .collect();
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let steps: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
+    let running = AtomicU64::new(threads);
+    let expected = Mutex::new(BTreeMap::new());
+    const NUMBERS: u64 = 200;
+    thread::scope(|scope| {
+        for owner in 0..threads {
+            let (database, keyspaces, steps, running, expected) = (&database, &keyspaces, &steps, &running, &expected);
+            scope.spawn(move || {
+                let mut rng = Rng::new(owner + 1);
+                // What this thread wrote last to each of its own keys; a batch writes the same key in all keyspaces.
+                let mut model: BTreeMap<u64, u64> = BTreeMap::new();
+                let mut step = 0_u64;
+                while Instant::now() < until {
+                    step += 1;
+                    steps[owner as usize].store(step, Ordering::Relaxed);
+                    let number = owner * NUMBERS + rng.below(NUMBERS);
+                    let other = rng.below(threads * NUMBERS);
+                    let keyspace = &keyspaces[rng.below(keyspaces.len() as u64) as usize];
+                    match rng.below(100) {
+                        0..35 => {
+                            let many = if rng.one_in(20) { NUMBERS } else { 1 + rng.below(4) };
+                            let mut batch = database.batch();
+                            if rng.one_in(50) {
+                                batch = batch.with_durability(Durability::Synced);
+                            }
+                            for number in (number..(owner + 1) * NUMBERS).take(many as usize) {
+                                let remove = rng.one_in(8);
+                                for keyspace in keyspaces {
+                                    match remove {
+                                        true => batch.remove(keyspace, key(number)).unwrap(),
+                                        false => batch.insert(keyspace, key(number), value(number, step)).unwrap(),
+                                    };
+                                }
+                                if remove {
+                                    model.remove(&number)
+                                } else {
+                                    model.insert(number, step)
+                                };
+                            }
+                            database.write(&batch).unwrap();
+                        }
+                        35..70 => {
+                            assert_eq!(read(keyspace, number), model.get(&number).copied(), "own key {number}");
+                            read(keyspace, other);
+                        }
+                        70..85 => {
+                            let own = owner * NUMBERS..(owner + 1) * NUMBERS;
+                            let found = rows(keyspace.range(key(own.start)..key(own.end)));
+                            assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>());
+                        }
+                        85..95 => {
+                            let snapshot = database.snapshot().unwrap();
+                            let range = || key(other)..key(other + 50);
+                            let first = rows(snapshot.range(&keyspaces[0], range()));
+                            for keyspace in &keyspaces[1..] {
+                                let backward = rows(snapshot.range(keyspace, range()).rev());
+                                assert_eq!(first, backward.into_iter().rev().collect::<Vec<_>>());
+                            }
+                        }
+                        95..97 if owner % 8 == 0 => keyspace.flush().unwrap(),
+                        97 if owner % 16 == 0 => keyspace.compact().unwrap(),
+                        98 => drop(database.run_one_job().unwrap()),
+                        _ => drop(database.stats()),
+                    }
+                }
+                expected.lock().unwrap().extend(model);
+                running.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        // P9: nobody is stuck.
+        let mut seen = vec![(0, Instant::now()); threads as usize];
+        while running.load(Ordering::Relaxed) > 0 {
+            thread::park_timeout(Duration::from_millis(20));
+            for (owner, (last, since)) in seen.iter_mut().enumerate() {
+                let step = steps[owner].load(Ordering::Relaxed);
+                if step != *last || Instant::now() >= until {
+                    (*last, *since) = (step, Instant::now());
+                }
+                if since.elapsed() > Duration::from_secs(10) {
+                    eprintln!("P9: thread {owner} is stuck at step {step}\n{}", database.stats());
+                    std::process::abort();
+                }
+            }
+        }
+    });
+    let expected: Vec<(u64, u64)> = expected.into_inner().unwrap().into_iter().collect();
+    println!("{} steps\n{}", steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum::<u64>(), database.stats());
+    drop((keyspaces, database));
+    let database = open(dir.path());
+    for name in database.list_keyspaces() {
+        assert_eq!(rows(database.open_keyspace(&name).unwrap().iter()), expected, "{name} after reopening");
+    }
+}
