@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::shell::Outcome;
-use crate::{checks, loom, model, mutants, tidy};
+use crate::{checks, crash, loom, model, mutants, tidy};
 
 /// How `ci` is run.
 #[derive(clap::Args)]
@@ -19,6 +19,9 @@ pub(crate) struct Options {
 /// Seeds of the model test that every run of CI tries. More by hand: `cargo xtask model --seeds 200`.
 const MODEL_SEEDS: u64 = 100;
 
+/// Seeds of the crash test that every run of CI tries. More by hand: `cargo xtask crash --seeds 200`.
+const CRASH_SEEDS: u64 = 10;
+
 /// A step's name and what it runs.
 type Step = (&'static str, fn() -> Outcome);
 
@@ -33,6 +36,7 @@ const STEPS: &[(Step, bool)] = &[
     (("doc", checks::doc), false),
     (("loom", || loom::run(&loom::Options::default())), true),
     (("model", || model::run(&model::Options::short(MODEL_SEEDS))), false),
+    (("crash", || crash::run(&crash::Options::short(CRASH_SEEDS))), false),
     (("mutants", || mutants::run(&mutants::Options::default())), true),
 ];
 

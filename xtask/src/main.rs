@@ -1,8 +1,8 @@
 //! The verbs of development: `cargo xtask ci` is what CI runs, and each of its steps is a verb of its own.
 //!
 //! ```text
-//!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model ─▶ mutants
-//!   by hand        ─▶ golden --update, model --seeds N, mutants --only NAME
+//!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model ─▶ crash ─▶ mutants
+//!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, mutants --only NAME
 //! ```
 //!
 //! One file a verb; [`shell`] runs commands for all of them. Standard library, `clap` and `serde_json` alone: this is
@@ -10,6 +10,7 @@
 
 mod checks;
 mod ci;
+mod crash;
 mod golden;
 mod loom;
 mod model;
@@ -51,6 +52,8 @@ enum Verb {
     Golden(golden::Options),
     /// Runs random operations through the database beside a reference model
     Model(model::Options),
+    /// Crashes the database at every event of random runs, and recovers it
+    Crash(crash::Options),
     /// Plants each fault of the registry and demands that its test fails
     Mutants(mutants::Options),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Loom(options) => loom::run(&options),
         Verb::Golden(options) => golden::run(&options),
         Verb::Model(options) => model::run(&options),
+        Verb::Crash(options) => crash::run(&options),
         Verb::Mutants(options) => mutants::run(&options),
     };
     match outcome {

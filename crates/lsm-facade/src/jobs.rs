@@ -296,11 +296,12 @@ impl Core {
         }
         let parts: Vec<_> = flushed.iter().map(|(keyspace, sealed, _)| (keyspace.id, sealed.as_slice())).collect();
         edit.changes.extend(self.log_progress(&parts));
-        self.commit_edit(edit).map_err(EditError::into_error)?;
+        let manifest = self.commit_edit(edit).map_err(EditError::into_error)?;
         for (keyspace, sealed, added) in flushed {
             let added = self.with_handles(keyspace, added);
             self.install_flush(keyspace, &sealed, &added);
         }
+        self.after_edit(&manifest);
         Ok(())
     }
 
@@ -603,7 +604,7 @@ impl Core {
     }
 
     /// What a durable edit makes possible: segments below its floor can go (L5).
-    fn after_edit(&self, manifest: &Manifest) {
+    pub(crate) fn after_edit(&self, manifest: &Manifest) {
         if let Some(pipeline) = &self.pipeline {
             let floor = manifest.log_floor;
             let name = write_ahead_log::SegmentName { id: floor.segment, salt: floor.salt };

@@ -478,7 +478,8 @@ fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool
         core.flush_recovered()?;
     } else if !clean {
         let edit = Edit { changes: core.log_progress(&[]) };
-        core.commit_edit(edit).map_err(EditError::into_error)?;
+        let manifest = core.commit_edit(edit).map_err(EditError::into_error)?;
+        core.after_edit(&manifest);
     }
     if let Some(pipeline) = &core.pipeline {
         pipeline.journal().release_claims();
