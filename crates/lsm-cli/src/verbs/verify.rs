@@ -181,11 +181,11 @@ impl Check<'_> {
             return; // Its creation was interrupted before there was a log; the next opening goes on.
         }
         let claim = LogPosition { segment: self.manifest.claim.segment, offset: self.manifest.claim.offset };
-        let (environment, paths) = (self.environment, self.store.paths());
-        let database_id = self.manifest.database_id.0;
+        let (environment, paths, manifest) = (self.environment, self.store.paths(), self.manifest);
+        let database_id = manifest.database_id.0;
         let (mut entries, mut damage) = (0_u64, Vec::new());
         let on_record = |record: Record<'_>| {
-            match check_record(environment, paths, database_id, &record) {
+            match check_record(environment, paths, manifest, &record) {
                 Ok(count) => entries += count,
                 Err(what) => {
                     let file = paths.segment(record.position.segment);
@@ -228,7 +228,7 @@ impl Check<'_> {
 fn check_record(
     environment: &Environment,
     paths: &manifest::DatabasePaths,
-    database_id: u128,
+    manifest: &Manifest,
     record: &Record<'_>,
 ) -> Result<u64, String> {
     match record.kind {
@@ -244,14 +244,15 @@ fn check_record(
         RecordKind::BatchReference => {
             let reference = BatchReference::decode(record.payload).map_err(|error| error.to_string())?;
             for part in &reference.parts {
-                let path = paths.table(part.table);
-                // A flush may have taken it over; then the manifest names it, or what it was merged into.
-                if !environment.files.exists(&path).map_err(|error| error.to_string())? {
+                // Once a batch is flushed, the manifest names its table, or what it was merged into.
+                let keyspace = manifest.keyspaces.get(&part.keyspace);
+                if keyspace.is_none_or(|keyspace| record.first_seqno <= keyspace.flushed_seqno) {
                     continue;
                 }
+                let path = paths.table(part.table);
                 let expected = Expected {
                     bytes: part.bytes,
-                    database_id,
+                    database_id: manifest.database_id.0,
                     keyspace: part.keyspace,
                     table: part.table,
                     seqno_base: record.first_seqno.get(),
