@@ -41,8 +41,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) const PACE_FREE: u64 = 0;
 /// `KeyspaceShared::pace` while writers wait for room.
 pub(crate) const PACE_WAIT: u64 = u64::MAX;
-/// `KeyspaceShared::unfinished_operation` while there is none.
-const NO_OPERATION: u64 = u64::MAX;
+
+/// A clear or drop that is reserved while its manifest edit is not durable yet (P12).
+#[derive(Debug, Clone, Copy)]
+struct Operation {
+    at: SeqNo,
+    /// What replay needs of the log until the edit is durable: the operation's own record, and as long as that may still
+    /// be lost, whatever it put an end to.
+    needs: SeqNo,
+}
 
 /// One keyspace, as its handles and the jobs see it.
 pub(crate) struct KeyspaceShared {
@@ -54,9 +61,9 @@ pub(crate) struct KeyspaceShared {
     pub(crate) history: History<Memtable, TableSlot>,
     /// Made ahead by whoever sealed last, so that sealing allocates nothing under the reservation lock.
     spare: Mutex<Option<Arc<Memtable>>>,
-    /// Sequence number of a clear or drop that is logged while its manifest edit is not durable yet: the log floor must
-    /// not pass it. Written under the reservation lock (set) or after the edit (reset).
-    unfinished_operation: AtomicU64,
+    /// Clears and the drop whose manifest edits are not durable, ascending: two at most, one that failed and one under
+    /// way. The log floor does not pass them, and a flush of what came after carries them. A leaf among the locks.
+    operations: Mutex<Vec<Operation>>,
     /// Set under the reservation lock by a drop. Relaxed everywhere: the lock orders it for writers, and a reader that
     /// sees it late reads as if it had come a little earlier.
     pub(crate) dropped: AtomicBool,
@@ -84,7 +91,7 @@ impl KeyspaceShared {
             options,
             history: History::new(first, Arc::clone(&core.retired)),
             spare: Mutex::new(None),
-            unfinished_operation: AtomicU64::new(NO_OPERATION),
+            operations: Mutex::new(Vec::new()),
             dropped: AtomicBool::new(false),
             pace: AtomicU64::new(PACE_FREE),
             throttle: Throttle::default(),
@@ -133,17 +140,32 @@ impl KeyspaceShared {
         let memtables = current.sealed().iter().filter(|sealed| !flushing.iter().any(|part| part.is(sealed)));
         let sealed = memtables.filter_map(first_seqno).min();
         let active = current.active().first_seqno();
-        // Relaxed: set under the reservation lock, which the asker has taken since (`log_floor`).
-        let operation = SeqNo::new(self.unfinished_operation.load(Ordering::Relaxed));
+        // After the super version: whoever sees one that a clear has emptied sees the clear.
+        let operation = lock(&self.operations).iter().map(|operation| operation.needs).min();
         [sealed, active, operation].into_iter().flatten().min()
     }
 
+    /// A clear or drop is reserved at `at`. Called under the reservation lock, before its super version is published.
     pub(crate) fn begin_operation(&self, at: SeqNo) {
-        self.unfinished_operation.store(at.get(), Ordering::Relaxed);
+        let needs = self.oldest_unflushed(&[]).map_or(at, |oldest| oldest.min(at));
+        lock(&self.operations).push(Operation { at, needs });
     }
 
-    pub(crate) fn end_operation(&self) {
-        self.unfinished_operation.store(NO_OPERATION, Ordering::Relaxed);
+    /// The record of the operation at `at` is durable: what it put an end to is needed no longer, earlier ones neither.
+    pub(crate) fn operation_logged(&self, at: SeqNo) {
+        let mut operations = lock(&self.operations);
+        operations.retain(|operation| operation.at >= at);
+        operations.iter_mut().filter(|operation| operation.at == at).for_each(|operation| operation.needs = at);
+    }
+
+    /// The manifest holds every operation up to `at`.
+    pub(crate) fn end_operations(&self, at: SeqNo) {
+        lock(&self.operations).retain(|operation| operation.at > at);
+    }
+
+    /// The newest clear or drop before `seqno` that the manifest does not hold yet.
+    pub(crate) fn unfinished_operation(&self, before: SeqNo) -> Option<SeqNo> {
+        lock(&self.operations).iter().map(|operation| operation.at).rfind(|at| *at < before)
     }
 
     pub(crate) fn is_dropped(&self) -> bool {

@@ -119,11 +119,15 @@ impl Database {
         let pipeline = core.writable()?;
         let _one_at_a_time = lock(&core.membership);
         let manifest = core.manifest.current();
-        if manifest.keyspace_named(name).is_some() {
+        // One whose drop stands in the log alone goes with the edit that gives its name away.
+        let dropped = core.keyspace_named(name).filter(|keyspace| keyspace.is_dropped());
+        if manifest.keyspace_named(name).is_some() && dropped.is_none() {
             return Err(Error::KeyspaceExists { name: name.to_owned() });
         }
         let id: KeyspaceId = manifest.next_keyspace_id;
-        let edit = Edit::of(Change::CreateKeyspace {
+        let mut edit = Edit::default();
+        edit.changes.extend(dropped.as_ref().map(|keyspace| Change::DropKeyspace { id: keyspace.id }));
+        edit.changes.push(Change::CreateKeyspace {
             id,
             name: name.to_owned(),
             options: options.to_manifest(),
@@ -138,7 +142,14 @@ impl Database {
         let active = Arc::new(skiplist_memtable::Memtable::new(&memtable_options(&options)));
         let first = SuperVersion::new(active, Arc::new(Version::default()));
         let shared = Arc::new(KeyspaceShared::new(id, name.to_owned(), options, first, &core.parts));
-        core.keyspaces.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&shared));
+        {
+            let mut keyspaces = core.keyspaces.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(dropped) = dropped {
+                dropped.end_operations(SeqNo::MAX);
+                keyspaces.remove(&dropped);
+            }
+            keyspaces.insert(Arc::clone(&shared));
+        }
         Ok(Keyspace::new(&self.handle, shared))
     }
 
@@ -148,9 +159,8 @@ impl Database {
     /// [`Error::NoSuchKeyspace`], [`Error::Closed`].
     pub fn open_keyspace(&self, name: &str) -> Result<Keyspace> {
         self.core().check_open()?;
-        let keyspaces = self.core().keyspaces.read().unwrap_or_else(PoisonError::into_inner);
-        match keyspaces.by_name.get(name) {
-            Some(shared) => Ok(Keyspace::new(&self.handle, Arc::clone(shared))),
+        match self.core().keyspace_named(name).filter(|shared| !shared.is_dropped()) {
+            Some(shared) => Ok(Keyspace::new(&self.handle, shared)),
             None => Err(Error::NoSuchKeyspace { name: name.to_owned() }),
         }
     }
@@ -158,7 +168,7 @@ impl Database {
     /// The names of the living keyspaces, sorted.
     pub fn list_keyspaces(&self) -> Vec<String> {
         let keyspaces = self.core().keyspaces.read().unwrap_or_else(PoisonError::into_inner);
-        keyspaces.by_name.keys().cloned().collect()
+        keyspaces.by_name.values().filter(|shared| !shared.is_dropped()).map(|shared| shared.name.clone()).collect()
     }
 
     /// Drops a keyspace with everything in it. Durable when this returns. Its files go when nobody reads them any more;
@@ -167,8 +177,11 @@ impl Database {
     /// # Errors
     /// [`Error::NoSuchKeyspace`], and as [`Keyspace::clear`].
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
-        let keyspace = self.open_keyspace(name)?;
-        self.core().restart_keyspace(&keyspace.shared, RecordKind::DropKeyspace)
+        self.core().check_open()?;
+        match self.core().keyspace_named(name) {
+            Some(shared) => self.core().restart_keyspace(&shared, RecordKind::DropKeyspace),
+            None => Err(Error::NoSuchKeyspace { name: name.to_owned() }),
+        }
     }
 
     /// An empty batch.
@@ -250,7 +263,10 @@ impl Database {
             visible_seqno: core.visible().load().get(),
             snapshots: core.snapshots.counts().registered as u64,
             block_cache_bytes: core.blocks.as_ref().map_or(0, |blocks| blocks.bytes()),
-            keyspaces: core.keyspace_list().iter().map(|keyspace| KeyspaceStats::of(keyspace)).collect(),
+            keyspaces: (core.keyspace_list().iter())
+                .filter(|keyspace| !keyspace.is_dropped())
+                .map(|keyspace| KeyspaceStats::of(keyspace))
+                .collect(),
             ..Stats::default()
         };
         if let Some(pipeline) = &core.pipeline {
@@ -291,6 +307,12 @@ impl Database {
 }
 
 impl Core {
+    /// The keyspace of this name, also one that is dropped while the manifest does not say so yet.
+    fn keyspace_named(&self, name: &str) -> Option<Arc<KeyspaceShared>> {
+        let keyspaces = self.keyspaces.read().unwrap_or_else(PoisonError::into_inner);
+        keyspaces.by_name.get(name).cloned()
+    }
+
     /// Seals the active memtable of a keyspace, whatever its size (P4).
     pub(crate) fn seal(&self, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
         keyspace.check_alive()?;

@@ -216,7 +216,12 @@ impl Core {
         };
         let Flush { job, last, added } = flush;
         let added_places: Vec<_> = added.iter().map(|(place, _)| place.clone()).collect();
-        let mut edit = Edit::of(flush_change(keyspace, added_places, last)).and(Change::RaiseLastSeqno(last));
+        // P12: once `flushed_seqno` has passed a clear, replay skips it. So a clear that the manifest does not hold yet
+        // goes first, in the same edit.
+        let cleared = keyspace.unfinished_operation(last);
+        let mut edit = Edit::default();
+        edit.changes.extend(cleared.map(|at| Change::ClearKeyspace { id: keyspace.id, at }));
+        edit.changes.extend([flush_change(keyspace, added_places, last), Change::RaiseLastSeqno(last)]);
         edit.changes.extend(self.log_progress(&[(keyspace.id, parts)]));
         let manifest = match self.commit_edit(edit) {
             Ok(manifest) => manifest,
@@ -226,6 +231,9 @@ impl Core {
                 return self.edit_abandoned(error, job);
             }
         };
+        if let Some(at) = cleared {
+            keyspace.end_operations(at);
+        }
         let added = self.with_handles(keyspace, added);
         let outcome = self.install_flush(keyspace, parts, &added);
         self.after_edit(&manifest);
@@ -272,10 +280,13 @@ impl Core {
     /// Flushes everything sealed in every keyspace by one edit, which also moves the log floor: what recovery does with
     /// the part of the log that was never claimed as durable (L4). Runs before there are jobs or writers. Needs no sync of
     /// the log (P5): with one edit for all, no table can hold half of a batch whose other half is lost.
-    pub(crate) fn flush_recovered(&self) -> Result<()> {
+    ///
+    /// `changes` go first, in the same edit: a clear that was replayed from this part of the log may no more outlive it
+    /// than a flush may.
+    pub(crate) fn flush_recovered(&self, changes: Vec<Change>) -> Result<()> {
         let keyspaces = self.keyspace_list();
         let mut flushed = Vec::new();
-        let mut edit = Edit::default();
+        let mut edit = Edit { changes };
         for keyspace in &keyspaces {
             self.seal(keyspace)?;
             let sealed = keyspace.history.current().sealed().to_vec();
@@ -638,6 +649,10 @@ impl Core {
         let (floor, registered) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
         let mut forgot = false;
         restarted.retain(|keyspace| {
+            // Until the manifest holds the clear or drop, replay may still open the batch tables that stood before it.
+            if keyspace.unfinished_operation(SeqNo::MAX).is_some() {
+                return true;
+            }
             forgot |= keyspace.history.forget_predecessors(floor, &registered);
             keyspace.history.current().predecessor().is_some()
         });

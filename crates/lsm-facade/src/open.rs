@@ -414,6 +414,12 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
     } else {
         let recovered = replay(&parts)?;
         let report = recovered.report.as_ref().expect("replay makes a report");
+        if report.records == 0 && !manifest.closed_cleanly {
+            // M6: perhaps nothing has ever been written, and the edit that names the log's first segment is not durable.
+            // Without it the seal that is about to be written would look like the log of a database that was lost.
+            let edit = Edit::of(Change::RaiseLastSeqno(manifest.last_seqno));
+            parts.commit_edit(edit).map_err(EditError::into_error)?;
+        }
         let (log, tail) = Log::resume(
             &parts.environment,
             &parts.paths.log_dir(),
@@ -427,7 +433,10 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
     };
     let beyond_claim = recovered.report.as_ref().is_some_and(|report| report.beyond_claim);
     let referenced = recovered.referenced.clone();
-    let operations: Vec<Change> = recovered.keyspaces.values().filter_map(RecoveredKeyspace::operation).collect();
+    let mut operations: Vec<Change> = recovered.keyspaces.values().filter_map(RecoveredKeyspace::operation).collect();
+    if recovered.last_seqno > manifest.last_seqno {
+        operations.push(Change::RaiseLastSeqno(recovered.last_seqno)); // P6: the floor may pass what it was seen in.
+    }
     let pipeline = Pipeline::new(log, tail, recovered.last_seqno, PipelineOptions::default());
     let clean = manifest.closed_cleanly;
     drop(manifest);
@@ -470,14 +479,11 @@ fn with_empty_keyspaces(parts: &Parts, mut recovered: Recovered) -> Result<Recov
 
 /// Makes durable what opening saw (M2, L4): replayed clears and drops, what lies beyond the last claim, the manifest.
 fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool, clean: bool) -> Result<()> {
-    if !operations.is_empty() {
-        let edit = Edit { changes: operations };
-        core.commit_edit(edit).map_err(EditError::into_error)?;
-    }
     if beyond_claim && !planted_faults::planted("facade-replayed-tail-not-flushed") {
-        core.flush_recovered()?;
-    } else if !clean {
-        let edit = Edit { changes: core.log_progress(&[]) };
+        core.flush_recovered(operations)?;
+    } else if !clean || !operations.is_empty() || has_leftovers(core)? {
+        let mut edit = Edit { changes: operations };
+        edit.changes.extend(core.log_progress(&[]));
         let manifest = core.commit_edit(edit).map_err(EditError::into_error)?;
         core.after_edit(&manifest);
     }
@@ -486,6 +492,21 @@ fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool
         pipeline.claims_released();
     }
     Ok(())
+}
+
+/// Whether there may be something to remove. A process that was killed while it closed leaves a manifest that says so and
+/// is not durable yet: before anything goes it is committed anew (M2).
+fn has_leftovers(core: &Core) -> Result<bool> {
+    let manifest = core.manifest.current();
+    let named: BTreeSet<TableId> =
+        manifest.keyspaces.values().flat_map(|keyspace| keyspace.tables().map(|(_, _, table)| table.id)).collect();
+    let tables = core.files().read_dir(&core.paths.tables_dir())?;
+    let unnamed_table =
+        |name: &str| manifest::paths::parse_table_name(name).is_none_or(|table| !named.contains(&table));
+    let segments = core.files().read_dir(&core.paths.log_dir())?;
+    let before_floor =
+        |name: &str| manifest::paths::parse_segment_name(name).is_none_or(|id| id < manifest.log_floor.segment);
+    Ok(tables.iter().any(|entry| unnamed_table(&entry.name)) || segments.iter().any(|entry| before_floor(&entry.name)))
 }
 
 /// M2: temporary names, and those files of this database that neither the manifest nor the replayed log names.

@@ -253,6 +253,11 @@ impl Core {
     pub(crate) fn restart_keyspace(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind) -> Result<()> {
         let pipeline = self.writable()?;
         let _one_at_a_time = crate::core::lock(&self.membership);
+        let logged = keyspace.unfinished_operation(SeqNo::MAX);
+        if let Some(at) = logged.filter(|_| keyspace.is_dropped() && kind == RecordKind::DropKeyspace) {
+            // An earlier call came as far as the log.
+            return self.finish_operation(keyspace, kind, at);
+        }
         let payload = encode_keyspace(keyspace.id);
         // Synced: the manifest edit below must not become durable before the record and all that precedes it (P5).
         let request = Request::new(Payload::new(kind, &payload), 1, commit_pipeline::Durability::Synced);
@@ -271,20 +276,28 @@ impl Core {
             |()| {},
         );
         let at = self.committed(committed)?;
+        keyspace.operation_logged(at);
         crate::core::lock(&self.restarted).push(Arc::clone(keyspace));
+        self.update_pace(keyspace);
+        self.finish_operation(keyspace, kind, at)
+    }
+
+    /// The manifest edit of a clear or drop that stands in the log.
+    fn finish_operation(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind, at: SeqNo) -> Result<()> {
         let change = match kind {
             RecordKind::DropKeyspace => manifest::Change::DropKeyspace { id: keyspace.id },
             _ => manifest::Change::ClearKeyspace { id: keyspace.id, at },
         };
-        if kind == RecordKind::DropKeyspace {
-            self.keyspaces.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(keyspace);
-        }
-        self.update_pace(keyspace);
         let edit = manifest::Edit::of(change).and(manifest::Change::RaiseLastSeqno(at));
         // A certain failure changes nothing for readers or for recovery: the record stands in the log, which is kept
-        // from here on, and the next flush, clear or opening brings the manifest up to it.
+        // from here on, and the next flush, clear, drop, creation of the same name or opening brings the manifest up to
+        // it.
         self.commit_installed_edit(edit)?;
-        keyspace.end_operation();
+        keyspace.end_operations(at);
+        if kind == RecordKind::DropKeyspace {
+            // Not before: the log floor asks those that are listed what they need.
+            self.keyspaces.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(keyspace);
+        }
         self.request_look(keyspace);
         Ok(())
     }
