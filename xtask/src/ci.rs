@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::shell::Outcome;
-use crate::{checks, crash, loom, model, mutants, tidy};
+use crate::{checks, crash, loom, main_job, model, mutants, tidy};
 
 /// How `ci` is run.
 #[derive(clap::Args)]
@@ -37,6 +37,7 @@ const STEPS: &[(Step, bool)] = &[
     (("loom", || loom::run(&loom::Options::default())), true),
     (("model", || model::run(&model::Options::short(MODEL_SEEDS))), false),
     (("crash", || crash::run(&crash::Options::short(CRASH_SEEDS))), false),
+    (("main-job", main_job::main_job), false),
     (("mutants", || mutants::run(&mutants::Options::default())), true),
 ];
 

@@ -1,7 +1,7 @@
 //! The verbs of development: `cargo xtask ci` is what CI runs, and each of its steps is a verb of its own.
 //!
 //! ```text
-//!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model ─▶ crash ─▶ mutants
+//!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model ─▶ crash ─▶ main-job ─▶ mutants
 //!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, mutants --only NAME
 //! ```
 //!
@@ -13,6 +13,7 @@ mod ci;
 mod crash;
 mod golden;
 mod loom;
+mod main_job;
 mod model;
 mod mutants;
 mod shell;
@@ -54,6 +55,8 @@ enum Verb {
     Model(model::Options),
     /// Crashes the database at every event of random runs, and recovers it
     Crash(crash::Options),
+    /// Runs the main job on real input: once whole, and once killed in the middle and taken up again
+    MainJob,
     /// Plants each fault of the registry and demands that its test fails
     Mutants(mutants::Options),
 }
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Golden(options) => golden::run(&options),
         Verb::Model(options) => model::run(&options),
         Verb::Crash(options) => crash::run(&options),
+        Verb::MainJob => main_job::main_job(),
         Verb::Mutants(options) => mutants::run(&options),
     };
     match outcome {

@@ -362,7 +362,7 @@ enum Order {
 fn compare_by_scan(keyspace: &Keyspace, sources: &Sources, order: Order, compared: &mut Compared) -> Outcome<u64> {
     let mut cursor = keyspace.cursor();
     let step = |cursor: &mut RangeCursor| if order == Order::Forward { cursor.next() } else { cursor.prev() };
-    let mut files: Box<dyn Iterator<Item = &SourceFile>> = match order {
+    let files: Box<dyn Iterator<Item = &SourceFile>> = match order {
         Order::Forward => {
             cursor.seek_to_first()?;
             Box::new(sources.files.iter())
@@ -373,7 +373,7 @@ fn compare_by_scan(keyspace: &Keyspace, sources: &Sources, order: Order, compare
         }
     };
     let (mut rows, mut expected_key) = (0, Vec::new());
-    while let Some(file) = files.next() {
+    for file in files {
         let content = file.read()?;
         let mut expected: Vec<(u64, &[u8])> = (1..).zip(lines(&content)).collect();
         if order == Order::Backward {

@@ -108,11 +108,11 @@ pub(crate) fn start_and_stop_in_the_middle(arguments: &[&str]) -> (Child, BufRea
     let mut child = command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut reports = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    loop {
+    while !line.contains("committed") {
         line.clear();
-        assert_ne!(reports.read_line(&mut line).unwrap(), 0, "the command ended without a report");
-        if line.contains("committed") {
-            return (child, reports);
+        if reports.read_line(&mut line).unwrap() == 0 {
+            panic!("the command ended without a report: {}", child.wait().unwrap());
         }
     }
+    (child, reports)
 }
