@@ -452,11 +452,14 @@ impl Core {
     pub(crate) fn view(&self, keyspace: &KeyspaceShared) -> (Arc<SuperVersion>, SeqNo) {
         let current = keyspace.history.current_full();
         let seqno = self.visible().load();
-        match current.for_seqno(seqno) {
-            Some(chosen) if std::ptr::eq(chosen, &*current) => (current, seqno),
-            // Between a clear's reservation and its publishing the past is what is visible.
-            _ => (self.super_version_at(keyspace, seqno), seqno),
+        // Between a clear's reservation and its publishing the past is what is visible. Nothing is registered here, so only
+        // the super version at hand keeps it: the history may have let go of it by now (R4).
+        let mut chosen = current;
+        while seqno < chosen.start() {
+            let predecessor = chosen.predecessor().map(Arc::clone);
+            chosen = predecessor.unwrap_or_else(|| self.super_version_at(keyspace, seqno));
         }
+        (chosen, seqno)
     }
 
     /// Whether the commit at `position` enters another part of the log. Called under the reservation lock.
