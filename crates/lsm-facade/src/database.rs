@@ -117,6 +117,9 @@ impl Database {
         }
         let core = self.core();
         let pipeline = core.writable()?;
+        if let Some(cause) = pipeline.failure() {
+            return Err(Error::Failed { cause });
+        }
         let _one_at_a_time = lock(&core.membership);
         let manifest = core.manifest.current();
         // One whose drop stands in the log alone goes with the edit that gives its name away.

@@ -691,7 +691,11 @@ impl Core {
             Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_WAIT - 1),
             Pace::Wait(_) => PACE_WAIT,
         };
-        keyspace.pace.store(pace, Ordering::Relaxed);
+        // Two may compute it at once, and the older figure may be stored last. Whoever then waits asks for a look, and the
+        // look corrects it: that must wake the waiter, also when it finds no job.
+        if keyspace.pace.swap(pace, Ordering::Relaxed) == PACE_WAIT && pace != PACE_WAIT {
+            self.notify();
+        }
     }
 
     fn job_succeeded(&self) -> bool {

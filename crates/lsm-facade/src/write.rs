@@ -436,3 +436,26 @@ impl From<Durability> for commit_pipeline::Durability {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use crate::Database;
+    use crate::core::PACE_WAIT;
+
+    /// P9, P10: a pace that is out of date, as two threads that compute it at once can leave it, holds nobody for ever: the
+    /// writer that waits has it corrected and is woken, although no job is due.
+    #[test]
+    fn a_writer_held_by_a_pace_out_of_date_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        for threads in [0, 1, 3] {
+            let database = Database::builder(dir.path()).background_threads(threads).open().unwrap();
+            let keyspace = database.keyspace("a").unwrap();
+            for number in 0..50_u32 {
+                keyspace.shared.pace.store(PACE_WAIT, Ordering::Relaxed);
+                keyspace.insert(number.to_be_bytes(), "").unwrap();
+            }
+        }
+    }
+}
