@@ -13,8 +13,8 @@
 //! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use compaction::{
     Busy, Collector, Control, Demand, JobFailure, JobSource, KeyRange, Load, OlderRuns, Output, Outputs, Pace,
@@ -73,7 +73,17 @@ enum Outcome {
     Abandoned,
 }
 
-impl JobSource for Core {
+/// The jobs of a database, for its scheduler. The database owns the scheduler, so that this must not own the database:
+/// neither would ever be freed. Closing ends the threads before the database goes.
+pub(crate) struct JobsOf(pub(crate) Weak<Core>);
+
+impl JobSource for JobsOf {
+    fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
+        self.0.upgrade().map_or(Ok(false), |core| core.run_next_job(cancel))
+    }
+}
+
+impl Core {
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
         if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
             return Ok(false);

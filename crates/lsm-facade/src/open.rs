@@ -26,7 +26,7 @@ use write_ahead_log::{Log, LogOptions, LogPosition, Record, RecordKind, ReplayOp
 
 use crate::batch_format::{self, BatchPart, BatchReference};
 use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, lock};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
 use crate::{Error, Result};
@@ -545,7 +545,7 @@ fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
             jobs.wants_look(keyspace.id);
         }
     }
-    let source: Arc<dyn compaction::JobSource> = Arc::clone(core) as _;
+    let source = Arc::new(JobsOf(Arc::downgrade(core)));
     let scheduler = Arc::new(Scheduler::start(core.options.background_threads, source)?);
     let first = core.scheduler.set(Arc::clone(&scheduler));
     assert!(first.is_ok(), "jobs are started once");

@@ -75,3 +75,22 @@ fn a_second_open_says_who_holds_the_database() {
     drop(database);
     open(dir.path());
 }
+
+#[test]
+fn a_closed_database_lets_go_of_everything_it_held() {
+    for threads in [0, 2] {
+        let simulation = file_system::Simulation::new(1);
+        let builder = Database::builder("/db").environment(simulation.environment()).background_threads(threads);
+        let database = builder.open().unwrap();
+        let keyspace = database.create_keyspace("a", small()).unwrap();
+        for number in 0..500_u32 {
+            keyspace.insert(number.to_be_bytes(), [7; 100]).unwrap();
+        }
+        keyspace.flush().unwrap();
+        let iter = keyspace.iter();
+        drop((database, keyspace));
+        assert!(std::sync::Arc::strong_count(&simulation.files) > 1, "the iterator keeps it open");
+        drop(iter);
+        assert_eq!(std::sync::Arc::strong_count(&simulation.files), 1, "with {threads} threads");
+    }
+}
