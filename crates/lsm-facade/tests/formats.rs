@@ -1,0 +1,146 @@
+//! Databases of every format that was ever released, committed, which must open for ever.
+//!
+//! `tests/formats/v1/closed` was closed, `v1/killed` was not: its log is to be replayed. Both have two keyspaces, tables in
+//! several levels, compressed ones among them, tombstones, and a batch that became tables. The `.txt` beside each lists its
+//! rows. They were made by [`write_samples`] of the version that released the format, and are never changed.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{DB, contents, key, listing, value};
+use file_system::{Crash, Environment, Simulation};
+use lsm_facade::{Database, DatabaseBuilder, KeyspaceOptions};
+
+const SAMPLES: [&str; 2] = ["v1/closed", "v1/killed"];
+
+fn sample_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
+}
+
+fn options(builder: DatabaseBuilder) -> DatabaseBuilder {
+    builder.background_threads(0).log_segment_bytes(16 << 10)
+}
+
+/// Every row, a line each: keyspace, key, value.
+fn rows_as_text(database: &Database) -> String {
+    let mut out = String::new();
+    for (name, rows) in contents(database) {
+        for (key, value) in rows {
+            writeln!(out, "{name}\t{}\t{}", key.escape_ascii(), value.escape_ascii()).unwrap();
+        }
+    }
+    out
+}
+
+/// M1, L3, T5: a database that a released version wrote has the rows it had, whether it was closed or killed, read-only
+/// and after everything was rewritten.
+#[test]
+fn databases_of_every_released_format_open() {
+    for sample in SAMPLES {
+        let from = sample_dir().join(sample);
+        let expected = fs::read_to_string(from.with_extension("txt")).unwrap();
+        assert!(expected.lines().count() > 200, "{sample} has rows");
+        let home = tempfile::tempdir().unwrap();
+        for path in listing(&*Environment::real().files, &from).into_keys().filter(|path| path.is_file()) {
+            let to = home.path().join(path.strip_prefix(&from).unwrap());
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(path, to).unwrap();
+        }
+        let reader = options(Database::builder(home.path())).read_only(true).open().unwrap();
+        assert!(rows_as_text(&reader) == expected, "{sample}, for reading only");
+        drop(reader);
+        let database = options(Database::builder(home.path())).create_if_missing(false).open().unwrap();
+        assert!(rows_as_text(&database) == expected, "{sample}");
+        let levels: BTreeSet<u8> =
+            database.stats().keyspaces.iter().flat_map(|keyspace| &keyspace.levels).map(|level| level.level).collect();
+        assert!(levels.len() > 2 && levels.last() >= Some(&2), "{sample}: lz4 stands below level 1: {levels:?}");
+        for name in database.list_keyspaces() {
+            common::keyspace(&database, &name).compact().unwrap();
+        }
+        assert!(rows_as_text(&database) == expected, "{sample}, rewritten");
+        drop(database);
+        let database = options(Database::builder(home.path())).open().unwrap();
+        assert!(rows_as_text(&database) == expected, "{sample}, reopened");
+    }
+}
+
+/// Two small keyspaces with tables in several levels, tombstones, large batches, and writes that only the log holds.
+fn write_rows(database: &Database) {
+    let options = KeyspaceOptions::default()
+        .memtable_bytes(2 << 10)
+        .write_buffer_bytes(4 << 10)
+        .table_bytes(4 << 10)
+        .block_bytes(1 << 10)
+        .level_base_bytes(4 << 10)
+        .level_size_ratio(2);
+    let left = database.create_keyspace("left", options.clone()).unwrap();
+    let right = database.create_keyspace("right", options).unwrap();
+    for number in 0..200 {
+        left.insert(key(number), value(number)).unwrap();
+        if number % 7 == 0 {
+            right.insert(key(number), "right").unwrap();
+            left.remove(key(number / 2)).unwrap();
+        }
+    }
+    left.compact().unwrap();
+    database.wait_until_idle().unwrap();
+    for number in 0..60 {
+        left.insert(key(number * 3), "again").unwrap();
+    }
+    database.flush().unwrap();
+    for round in 0..2 {
+        let mut batch = database.batch();
+        for number in 300..340 {
+            batch.insert(&left, key(number), format!("left {round}")).unwrap();
+            batch.insert(&right, key(number), format!("right {round}")).unwrap();
+        }
+        batch.remove(&left, key(300 + round)).unwrap();
+        database.write(&batch).unwrap();
+        if round == 0 {
+            database.wait_until_idle().unwrap();
+        }
+    }
+    left.insert("last", "of the log").unwrap();
+    right.remove(key(7)).unwrap();
+}
+
+/// Writes the samples of this version, where there are none: `LSM_WRITE_SAMPLES=1 cargo test -p lsm-facade --test formats`.
+/// Only for a new format; a released sample is never overwritten.
+#[test]
+fn write_samples() {
+    if std::env::var_os("LSM_WRITE_SAMPLES").is_none() {
+        return;
+    }
+    for (sample, killed) in [("v1/closed", false), ("v1/killed", true)] {
+        let dir = sample_dir().join(sample);
+        if dir.exists() {
+            continue;
+        }
+        let simulation = Simulation::new(1);
+        let builder = options(Database::builder(DB).environment(simulation.environment())).large_batch_bytes(2048);
+        // One manifest in JSON files alone, the other with an edit file.
+        let builder = if killed { builder } else { builder.edit_file_bytes(1 << 30) };
+        let database = builder.open().unwrap();
+        write_rows(&database);
+        let expected = rows_as_text(&database);
+        if !killed {
+            database.close().unwrap();
+        }
+        let image = simulation.files.crash_image(Crash::Kill, 1);
+        drop(database);
+        for (path, bytes) in listing(&*image, Path::new(DB)) {
+            let to = dir.join(path.strip_prefix(DB).unwrap());
+            if path.extension().is_none() {
+                fs::create_dir_all(to).unwrap();
+            } else {
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::write(to, bytes).unwrap();
+            }
+        }
+        fs::write(dir.with_extension("txt"), expected).unwrap();
+    }
+}
