@@ -19,7 +19,7 @@ fn main() {
         keyspace.insert(rows.key(row), Rows::value(row, 0)).expect("an insert succeeds");
     }
     if path != "insert" {
-        keyspace.compact().expect("a compaction succeeds");
+        keyspace.flush().expect("a flush succeeds");
         database.wait_until_idle().expect("jobs succeed");
         // Every block is checked once.
         assert_eq!(keyspace.iter().count(), count as usize);
