@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -38,9 +39,17 @@ pub struct Slice(Form);
 
 #[derive(Clone)]
 enum Form {
-    Inline { len: u8, bytes: [u8; INLINE_BYTES] },
+    /// The first `len` bytes are initialised: nobody pays for the others.
+    Inline {
+        len: u8,
+        bytes: [MaybeUninit<u8>; INLINE_BYTES],
+    },
     Heap(Arc<[u8]>),
-    Pinned { _table: Arc<TableReader>, start: *const u8, len: usize },
+    Pinned {
+        _table: Arc<TableReader>,
+        start: *const u8,
+        len: usize,
+    },
 }
 
 // SAFETY: the pointer of `Pinned` leads into the immutable bytes of `_table`, which is `Send + Sync` and lives as long
@@ -54,8 +63,9 @@ impl Slice {
     #[inline]
     pub(crate) fn copy(bytes: &[u8]) -> Self {
         if bytes.len() <= INLINE_BYTES {
-            let mut inline = [0; INLINE_BYTES];
-            inline[..bytes.len()].copy_from_slice(bytes);
+            let mut inline = [MaybeUninit::uninit(); INLINE_BYTES];
+            // SAFETY: no more than `inline` has room for, and fresh memory overlaps nothing.
+            unsafe { bytes.as_ptr().copy_to_nonoverlapping(inline.as_mut_ptr().cast(), bytes.len()) };
             Self(Form::Inline { len: bytes.len() as u8, bytes: inline })
         } else {
             Self(Form::Heap(bytes.into()))
@@ -82,7 +92,10 @@ impl Deref for Slice {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Form::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Form::Inline { len, bytes } => {
+                // SAFETY: `copy`, which alone makes this form, initialised so many, and no more than there are.
+                unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), usize::from(*len)) }
+            }
             Form::Heap(bytes) => bytes,
             // SAFETY: `pin` was promised that the bytes live, unchanged, as long as the table that is held here.
             Form::Pinned { start, len, .. } => unsafe { std::slice::from_raw_parts(*start, *len) },
