@@ -72,8 +72,9 @@ pub(crate) struct KeyspaceShared {
     pub(crate) pace: AtomicU64,
     /// Gathers delays too short to sleep.
     pub(crate) throttle: Throttle,
-    /// A flush was asked for, whatever the size. Relaxed: the request is followed by a lock (`jobs`).
-    pub(crate) flush_requested: AtomicBool,
+    /// Whatever is sealed with a sequence number up to this is to be flushed, whatever the size. Only rises, so that no
+    /// request is lost to an earlier one that is done. Relaxed: a request is followed by a lock (`jobs`).
+    pub(crate) flush_through: AtomicU64,
 }
 
 impl KeyspaceShared {
@@ -95,7 +96,7 @@ impl KeyspaceShared {
             dropped: AtomicBool::new(false),
             pace: AtomicU64::new(PACE_FREE),
             throttle: Throttle::default(),
-            flush_requested: AtomicBool::new(false),
+            flush_through: AtomicU64::new(0),
         }
     }
 
@@ -388,6 +389,9 @@ pub(crate) struct Core {
     pub(crate) keyspaces: RwLock<Keyspaces>,
     /// Held while a keyspace is created or dropped, whose manifest edits must not cross.
     pub(crate) membership: Mutex<()>,
+    /// Held for reading by calls that change files on the caller's thread, for writing by closing: when the directory's
+    /// lock goes, nobody changes anything in it any more. Taken before every other lock.
+    pub(crate) changing: RwLock<()>,
     pub(crate) jobs: Mutex<Jobs>,
     /// The part of the log that the last commit lay in, as [`log_window`] numbers them. Written under the reservation lock.
     pub(crate) log_window: AtomicU64,
@@ -421,6 +425,17 @@ impl Core {
 
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Keeps the database from being closed while the caller changes files (see `changing`).
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub(crate) fn begin_change(&self) -> Result<std::sync::RwLockReadGuard<'_, ()>> {
+        let changing = self.changing.read().unwrap_or_else(PoisonError::into_inner);
+        // Closing sets the flag before it takes the lock: who comes after it sees the flag.
+        self.check_open()?;
+        Ok(changing)
     }
 
     /// What a failed read is answered with: once the database is closed its files belong to others, who may have removed

@@ -120,6 +120,7 @@ impl Database {
         if let Some(cause) = pipeline.failure() {
             return Err(Error::Failed { cause });
         }
+        let _changing = core.begin_change()?;
         let _one_at_a_time = lock(&core.membership);
         let manifest = core.manifest.current();
         // One whose drop stands in the log alone goes with the edit that gives its name away.

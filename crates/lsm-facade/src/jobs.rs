@@ -27,7 +27,8 @@ use sstable_format::{Compression, TableOptions, TableSummary};
 use version_history::Sealed;
 
 use crate::core::{
-    Core, EditError, KeyspaceShared, PACE_FREE, PACE_WAIT, SealedPart, SuperVersion, Table, last_seqno, lock,
+    Core, EditError, KeyspaceShared, PACE_FREE, PACE_WAIT, SealedPart, SuperVersion, Table, first_seqno, last_seqno,
+    lock,
 };
 use crate::options::KeyspaceOptions;
 use crate::source::{RunCursor, Source};
@@ -83,13 +84,30 @@ impl JobSource for JobsOf {
     }
 }
 
+/// Fails the database if a job unwinds: what it had claimed is never given back. Forgotten by one that gets through.
+struct JobDies<'a>(&'a Core);
+
+impl Drop for JobDies<'_> {
+    fn drop(&mut self) {
+        self.0.fail(Error::Failed { cause: Arc::new(JobDied) });
+        self.0.notify();
+    }
+}
+
+/// A background job panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("a background job panicked")]
+struct JobDied;
+
 impl Core {
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
         if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
             return Ok(false);
         }
+        let dies = JobDies(self);
         let ran = self.prepare_log().and_then(|ran| Ok(ran || self.flush_next(cancel)?));
         let ran = ran.and_then(|ran| Ok(ran || self.compact_next(cancel)? || self.tidy_up()));
+        std::mem::forget(dies);
         match ran {
             Ok(ran) => Ok(ran),
             Err(Error::Closed) => Ok(false),
@@ -128,6 +146,7 @@ impl Core {
     }
 
     fn flush_next(&self, cancel: &AtomicBool) -> Result<bool> {
+        self.relieve_log();
         loop {
             let Some(keyspace) = self.claim_flush() else { return Ok(false) };
             let parts = self.parts_due(&keyspace);
@@ -178,13 +197,8 @@ impl Core {
     fn parts_due(&self, keyspace: &KeyspaceShared) -> Vec<SealedPart> {
         let current = keyspace.history.current();
         let sealed = current.sealed();
-        let asked = keyspace.flush_requested.load(Ordering::Relaxed);
-        if sealed.is_empty() {
-            if asked {
-                keyspace.flush_requested.store(false, Ordering::Relaxed);
-            }
-            return Vec::new();
-        }
+        let Some(oldest) = sealed.iter().filter_map(first_seqno).min() else { return Vec::new() };
+        let asked = oldest.get() <= keyspace.flush_through.load(Ordering::Relaxed);
         let has_batch = sealed.iter().any(|part| matches!(part, Sealed::Batch(_)));
         let due = sealed_bytes(&current) * 2 >= keyspace.options.write_buffer_bytes;
         if !(asked || has_batch || due || self.pins_too_much_log(keyspace)) {
@@ -195,6 +209,23 @@ impl Core {
             parts.remove(0);
         }
         parts
+    }
+
+    /// L5: while the log is larger than its limit, seals what keeps its oldest segment, so that it can be flushed.
+    fn relieve_log(&self) {
+        let Some(pipeline) = &self.pipeline else { return };
+        if pipeline.journal().total_bytes() <= self.options.log_bytes_max {
+            return;
+        }
+        for keyspace in self.keyspace_list() {
+            if !self.pins_too_much_log(&keyspace) {
+                continue;
+            }
+            if keyspace.history.current().sealed().is_empty() && pipeline.with_order(|_| keyspace.seal_in_order()) {
+                keyspace.refill_spare();
+            }
+            lock(&self.jobs).look_for_flush.insert(keyspace.id);
+        }
     }
 
     /// L5: whether the log has outgrown its limit and this keyspace keeps its oldest segment.
@@ -525,7 +556,15 @@ impl Core {
             };
             match claimed {
                 Ok((plan, job)) => {
-                    self.compact_claimed(keyspace, &plan, job, &self.closed)?;
+                    let dies = JobDies(self);
+                    let compacted = match self.begin_change() {
+                        Ok(_changing) => self.compact_claimed(keyspace, &plan, job, &self.closed),
+                        Err(closed) => Err(closed),
+                    };
+                    std::mem::forget(dies);
+                    // P9: no worker ran this job, so nobody else tells those who wait for its end.
+                    self.notify();
+                    compacted?;
                 }
                 Err(busy) if busy.is_empty() => return Ok(()),
                 // A running job holds what is needed: wait until the set of running jobs has changed.
@@ -543,7 +582,15 @@ impl Core {
     /// Waits until `done` of the jobs holds; with zero threads runs jobs meanwhile (P9).
     pub(crate) fn wait_for_jobs(&self, done: impl Fn(&Jobs) -> bool) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
-        match scheduler.wait_until(|| self.closed.load(Ordering::Relaxed) || done(&lock(&self.jobs))) {
+        let failure = || self.pipeline.as_ref().and_then(|pipeline| pipeline.failure());
+        let waited = scheduler.wait_until(|| {
+            // No job runs any more once the database failed: then there is nothing to wait for.
+            self.closed.load(Ordering::Relaxed) || done(&lock(&self.jobs)) || failure().is_some()
+        });
+        if let Some(cause) = failure() {
+            return if done(&lock(&self.jobs)) { Ok(()) } else { Err(Error::Failed { cause }) };
+        }
+        match waited {
             Ok(()) => Ok(()),
             Err(WaitError::Failed(failure)) => Err(Error::from_job(failure)),
             Err(WaitError::ShutDown) => Err(Error::Closed),
@@ -688,23 +735,34 @@ impl Core {
 
     /// P10: what writers of a keyspace are told, from what the last change of its super version left to do.
     pub(crate) fn update_pace(&self, keyspace: &KeyspaceShared) {
-        let current = keyspace.history.current();
+        loop {
+            let current = keyspace.history.current_full();
+            let pace = self.pace_of(keyspace, &current);
+            // AcqRel: of two who do this at a time, the one that stores last has acquired what the other looked at, and
+            // sees below if that was newer. So what stays is what the newest super version asks for.
+            let before = keyspace.pace.swap(pace, Ordering::AcqRel);
+            if before == PACE_WAIT && pace != PACE_WAIT {
+                // P9: it may have been found wrong by somebody who did no job, whose end would tell.
+                self.notify();
+            }
+            if Arc::ptr_eq(&current, &keyspace.history.current_full()) {
+                return;
+            }
+        }
+    }
+
+    fn pace_of(&self, keyspace: &KeyspaceShared, current: &SuperVersion) -> u64 {
         let options = keyspace.options.compaction();
         let load = Load {
             l0_runs: current.version().runs(Level::ZERO).len() as u64,
-            sealed_bytes: sealed_bytes(&current),
+            sealed_bytes: sealed_bytes(current),
             pending_bytes: compaction::pick::pending_bytes(current.version(), &options),
         };
         // Per KiB written; each writer scales it by what it writes.
-        let pace = match compaction::pace::pace(&keyspace.options.limits(), &load, 1024) {
+        match compaction::pace::pace(&keyspace.options.limits(), &load, 1024) {
             Pace::Proceed => PACE_FREE,
             Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_WAIT - 1),
             Pace::Wait(_) => PACE_WAIT,
-        };
-        // Two may compute it at once, and the older figure may be stored last. Whoever then waits asks for a look, and the
-        // look corrects it: that must wake the waiter, also when it finds no job.
-        if keyspace.pace.swap(pace, Ordering::Relaxed) == PACE_WAIT && pace != PACE_WAIT {
-            self.notify();
         }
     }
 

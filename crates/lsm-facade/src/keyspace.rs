@@ -190,7 +190,7 @@ impl Keyspace {
         core.seal(&self.shared)?;
         let newest = self.shared.history.current().sealed().first().and_then(last_seqno);
         let Some(target) = newest else { return Ok(()) };
-        self.shared.flush_requested.store(true, Ordering::Relaxed);
+        self.shared.flush_through.fetch_max(target.get(), Ordering::Relaxed);
         core.request_look(&self.shared);
         core.wait_for_flush(&self.shared, target)
     }

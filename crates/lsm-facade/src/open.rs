@@ -345,6 +345,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         snapshots: Arc::new(SnapshotRegistry::new(SeqNo::ZERO)),
         keyspaces: RwLock::new(keyspaces),
         membership: Mutex::new(()),
+        changing: RwLock::new(()),
         jobs: Mutex::new(Jobs::default()),
         log_window: AtomicU64::new(0),
         restarted: Mutex::new(Vec::new()),
@@ -557,15 +558,18 @@ fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
 ///
 /// Idempotent. What is in memtables stays in the log: closing is prompt.
 pub(crate) fn close(core: &Core) -> Result<()> {
+    // Held to the end: whoever closes second returns when it is closed.
+    let mut directory_lock = lock(&core.directory_lock);
     if core.closed.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     if let Some(scheduler) = core.scheduler() {
         scheduler.shut_down();
     }
+    drop(core.changing.write().unwrap_or_else(std::sync::PoisonError::into_inner));
     let closed = core.pipeline.as_ref().map_or(Ok(()), |pipeline| close_log(core, pipeline));
     core.tables.collect();
-    lock(&core.directory_lock).take();
+    directory_lock.take();
     closed
 }
 

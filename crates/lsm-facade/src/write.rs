@@ -146,6 +146,7 @@ impl Core {
             part.keyspace.check_alive()?;
             self.make_room(&part.keyspace, part.arena_bytes)?;
         }
+        let changing = self.begin_change()?;
         let tables = self.write_batch_tables(batch)?;
         let reference =
             BatchReference { entries: batch.entries, parts: tables.iter().map(|(part, _)| *part).collect() };
@@ -176,6 +177,7 @@ impl Core {
                 self.remove_unnamed_table(part.table);
             }
         }
+        drop(changing);
         for part in &batch.parts {
             self.after_commit(&part.keyspace, true, false);
         }
@@ -252,6 +254,7 @@ impl Core {
     /// then a manifest edit.
     pub(crate) fn restart_keyspace(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind) -> Result<()> {
         let pipeline = self.writable()?;
+        let _changing = self.begin_change()?;
         let _one_at_a_time = crate::core::lock(&self.membership);
         let logged = keyspace.unfinished_operation(SeqNo::MAX);
         if let Some(at) = logged.filter(|_| keyspace.is_dropped() && kind == RecordKind::DropKeyspace) {
@@ -369,7 +372,11 @@ impl Core {
         committed.map_err(|error| match error {
             CommitError::Refused(error) => error,
             CommitError::Closed => Error::Closed,
-            CommitError::Failed(cause) => Error::Failed { cause },
+            CommitError::Failed(cause) => {
+                // P9: whoever waits for jobs waits in vain from here on.
+                self.notify();
+                Error::Failed { cause }
+            }
             CommitError::NoRoom(error) => error.into(),
             other => Error::InvalidInput { what: other.to_string() },
         })

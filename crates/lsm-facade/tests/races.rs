@@ -1,0 +1,291 @@
+//! What must hold when calls meet at an unlucky moment: each test makes one such moment happen, or tries it very often.
+
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use file_system::{Crash, Fault, FileOperation, Simulation};
+use lsm_facade::{Database, DatabaseBuilder, Durability, Error, KeyspaceOptions};
+
+/// Ends the process if it is not dropped in time: a hang becomes a failure that says where (P9).
+struct Watchdog {
+    _done: SyncSender<()>,
+}
+
+impl Watchdog {
+    fn new(test: &'static str) -> Self {
+        let (done, wait) = sync_channel(0);
+        thread::spawn(move || {
+            if wait.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("P9: {test} did not end");
+                std::process::abort();
+            }
+        });
+        Self { _done: done }
+    }
+}
+
+fn small() -> KeyspaceOptions {
+    KeyspaceOptions::default()
+        .memtable_bytes(4 << 10)
+        .write_buffer_bytes(8 << 10)
+        .block_bytes(512)
+        .table_bytes(8 << 10)
+        .level_zero_runs_max(3)
+        .level_base_bytes(32 << 10)
+}
+
+fn builder(simulation: &Simulation, threads: usize) -> DatabaseBuilder {
+    Database::builder("/db")
+        .environment(simulation.environment())
+        .background_threads(threads)
+        .log_segment_bytes(16 << 10)
+        .log_bytes_max(64 << 10)
+}
+
+fn keys(keyspace: &lsm_facade::Keyspace) -> Vec<String> {
+    keyspace.iter().map(|row| String::from_utf8(row.unwrap().0.to_vec()).unwrap()).collect()
+}
+
+/// P9: two threads that compact the same keyspace both return, with nothing else going on that could wake them.
+#[test]
+fn compactions_of_two_callers_both_return() {
+    let _watchdog = Watchdog::new("compactions_of_two_callers_both_return");
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation, 1).open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    for round in 0..60 {
+        for number in 0..100 {
+            keyspace.insert(format!("{number:03}"), format!("{round}").repeat(30)).unwrap();
+        }
+        database.wait_until_idle().unwrap();
+        let start = Barrier::new(3);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    start.wait();
+                    keyspace.compact().unwrap();
+                });
+            }
+            start.wait();
+            database.wait_until_idle().unwrap();
+        });
+    }
+}
+
+/// P9: callers who flush the same keyspace at the same time all return.
+#[test]
+fn flushes_of_many_callers_all_return() {
+    let _watchdog = Watchdog::new("flushes_of_many_callers_all_return");
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation, 2).open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    thread::scope(|scope| {
+        for caller in 0..4 {
+            let keyspace = &keyspace;
+            scope.spawn(move || {
+                for step in 0..200 {
+                    keyspace.insert(format!("{caller} {step}"), "").unwrap();
+                    keyspace.flush().unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// P8, P9: whoever waits for background work of a database that fails is told so; nobody sleeps on.
+#[test]
+fn a_flush_of_a_failed_database_says_so() {
+    let _watchdog = Watchdog::new("a_flush_of_a_failed_database_says_so");
+    for threads in [0, 1, 2] {
+        let simulation = Simulation::new(1);
+        let database = builder(&simulation, threads).open().unwrap();
+        let keyspace = database.create_keyspace("a", small()).unwrap();
+        keyspace.insert("key", "value").unwrap();
+        database.wait_until_idle().unwrap();
+        simulation.files.inject(Fault::on(FileOperation::Sync).path_ends_with(".wal"));
+        let failed = keyspace.with_durability(Durability::Synced).insert("lost", "perhaps");
+        assert!(matches!(failed, Err(Error::Failed { .. })), "{failed:?}");
+        for outcome in [keyspace.flush(), keyspace.compact(), database.wait_until_idle()] {
+            assert!(matches!(outcome, Err(Error::Failed { .. })), "{threads} threads: {outcome:?}");
+        }
+        assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
+    }
+}
+
+/// P12: what a clear removed stays away, also when its manifest edit failed and later writes were flushed over it.
+#[test]
+fn cleared_rows_stay_away_though_the_edit_failed() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation, 0).open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    keyspace.insert("old", "").unwrap();
+    keyspace.flush().unwrap();
+    let fault = simulation.files.inject(Fault::on_anything().path_contains("/db/.tmp-"));
+    assert!(matches!(keyspace.clear(), Err(Error::Io { .. })));
+    simulation.files.remove_fault(fault);
+    keyspace.insert("new", "").unwrap();
+    keyspace.flush().unwrap();
+    assert_eq!(keys(&keyspace), ["new"]);
+    for crash in [Crash::Kill, Crash::PowerCut] {
+        let image = Simulation::with_files(simulation.files.crash_image(crash, 1), 1);
+        let database = builder(&image, 0).open().unwrap();
+        assert_eq!(keys(&database.open_keyspace("a").unwrap()), ["new"], "{crash:?}");
+    }
+}
+
+/// P12: a drop whose manifest edit failed is done by the next opening, also when the log moved on meanwhile.
+#[test]
+fn a_dropped_keyspace_stays_away_though_the_edit_failed() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation, 0).open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    let other = database.create_keyspace("other", small()).unwrap();
+    keyspace.insert("old", "").unwrap();
+    keyspace.flush().unwrap();
+    let fault = simulation.files.inject(Fault::on_anything().path_contains("/db/.tmp-"));
+    assert!(matches!(database.drop_keyspace("a"), Err(Error::Io { .. })));
+    simulation.files.remove_fault(fault);
+    drop(keyspace);
+    for number in 0..1000 {
+        other.insert(format!("{number:04}"), "x".repeat(50)).unwrap();
+    }
+    other.flush().unwrap();
+    while database.run_one_job().unwrap() {}
+    for crash in [Crash::Kill, Crash::PowerCut] {
+        let image = Simulation::with_files(simulation.files.crash_image(crash, 1), 1);
+        let database = builder(&image, 0).open().unwrap();
+        assert_eq!(database.list_keyspaces(), ["other"], "{crash:?}");
+        assert_eq!(keys(&database.open_keyspace("other").unwrap()).len(), 1000);
+    }
+}
+
+/// R5: the table of a large batch stays as long as the log may be replayed over it, also when the batch was cleared.
+#[test]
+fn a_cleared_large_batch_keeps_its_table_until_the_clear_is_in_the_manifest() {
+    for drops in [false, true] {
+        let simulation = Simulation::new(1);
+        let database = builder(&simulation, 0).large_batch_bytes(100).open().unwrap();
+        let keyspace = database.create_keyspace("a", small()).unwrap();
+        keyspace.insert("large", "x".repeat(500)).unwrap();
+        let fault = simulation.files.inject(Fault::on_anything().path_contains("/db/.tmp-"));
+        let outcome = if drops { database.drop_keyspace("a") } else { keyspace.clear() };
+        assert!(matches!(outcome, Err(Error::Io { .. })));
+        simulation.files.remove_fault(fault);
+        drop(keyspace);
+        while database.run_one_job().unwrap() {}
+        for crash in [Crash::Kill, Crash::PowerCut] {
+            let image = Simulation::with_files(simulation.files.crash_image(crash, 1), 1);
+            let database = builder(&image, 0).open().unwrap();
+            match database.open_keyspace("a") {
+                Ok(keyspace) => assert!(!drops && keys(&keyspace).is_empty()),
+                Err(error) => assert!(drops && matches!(error, Error::NoSuchKeyspace { .. }), "{error}"),
+            }
+        }
+    }
+}
+
+/// A closed database lets go of everything it held, once its handles are gone.
+#[test]
+fn a_closed_database_frees_what_it_held() {
+    for threads in [0, 2] {
+        let simulation = Simulation::new(1);
+        let database = builder(&simulation, threads).open().unwrap();
+        let keyspace = database.create_keyspace("a", small()).unwrap();
+        keyspace.insert("key", "value").unwrap();
+        keyspace.flush().unwrap();
+        drop((keyspace, database));
+        assert_eq!(Arc::strong_count(&simulation.files), 1, "{threads} threads: somebody still holds the file system");
+    }
+}
+
+/// P9: whoever closes finds the database closed afterwards, also if somebody else began to close it before.
+#[test]
+fn every_closer_waits_until_it_is_closed() {
+    let _watchdog = Watchdog::new("every_closer_waits_until_it_is_closed");
+    for _ in 0..50 {
+        let simulation = Simulation::new(1);
+        let database = builder(&simulation, 2).open().unwrap();
+        let keyspace = database.create_keyspace("a", small()).unwrap();
+        keyspace.insert("key", "value").unwrap();
+        let start = Barrier::new(2);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    start.wait();
+                    database.close().unwrap();
+                    match builder(&simulation, 0).open() {
+                        // The other one has opened it again already.
+                        Err(error @ Error::Locked { .. }) => assert!(!format!("{error}").is_empty()),
+                        opened => drop(opened.unwrap()),
+                    }
+                });
+            }
+        });
+        builder(&simulation, 0).open().unwrap();
+    }
+}
+
+/// L5: a keyspace that is not written to any more does not keep the whole log.
+#[test]
+fn an_idle_keyspace_does_not_keep_the_log() {
+    for threads in [0, 2] {
+        let simulation = Simulation::new(1);
+        let database = builder(&simulation, threads).open().unwrap();
+        let idle = database.create_keyspace("idle", small()).unwrap();
+        let busy = database.create_keyspace("busy", small()).unwrap();
+        idle.insert("key", "value").unwrap();
+        for number in 0..4000 {
+            busy.insert(format!("{number:04}"), "x".repeat(100)).unwrap();
+        }
+        database.wait_until_idle().unwrap();
+        let bytes = database.stats().log_bytes;
+        assert!(bytes <= 128 << 10, "{threads} threads: {bytes} bytes of log, with a limit of {}", 64 << 10);
+        assert_eq!(idle.get("key").unwrap().unwrap(), b"value");
+    }
+}
+
+/// P9: a job that panics fails the database; who waits for it is told, then and later.
+#[test]
+fn a_job_that_panics_fails_the_database() {
+    let _watchdog = Watchdog::new("a_job_that_panics_fails_the_database");
+    struct PanicsAt(&'static str);
+    impl tracing::Subscriber for PanicsAt {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            struct Message(String);
+            impl tracing::field::Visit for Message {
+                fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                    self.0 += &format!("{value:?}");
+                }
+            }
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            assert!(!message.0.contains(self.0), "planned");
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation, 0).open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    keyspace.insert("key", "value").unwrap();
+    // The panic comes after the flush was installed, so that its caller may be told either.
+    let flushed = tracing::subscriber::with_default(PanicsAt("flushed"), || keyspace.flush());
+    assert!(matches!(flushed, Ok(()) | Err(Error::Failed { .. })), "{flushed:?}");
+    assert!(matches!(database.wait_until_idle(), Err(Error::Failed { .. })));
+    assert!(matches!(keyspace.insert("key", "other"), Err(Error::Failed { .. })));
+    assert!(matches!(keyspace.flush(), Ok(()) | Err(Error::Failed { .. })));
+    assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
+    drop((keyspace, database));
+    let database = builder(&simulation, 0).open().unwrap();
+    assert_eq!(keys(&database.open_keyspace("a").unwrap()), ["key"]);
+}
