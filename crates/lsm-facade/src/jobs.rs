@@ -204,11 +204,7 @@ impl Core {
         if !(asked || has_batch || due || self.pins_too_much_log(keyspace)) {
             return Vec::new();
         }
-        let mut parts = flush_groups(sealed).next().unwrap_or_default();
-        if planted_faults::planted("facade-flush-newest-first") && parts.len() > 1 {
-            parts.remove(0);
-        }
-        parts
+        flush_groups(sealed).next().unwrap_or_default()
     }
 
     /// L5: while the log is larger than its limit, seals what keeps its oldest segment, so that it can be flushed.

@@ -480,7 +480,7 @@ fn with_empty_keyspaces(parts: &Parts, mut recovered: Recovered) -> Result<Recov
 
 /// Makes durable what opening saw (M2, L4): replayed clears and drops, what lies beyond the last claim, the manifest.
 fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool, clean: bool) -> Result<()> {
-    if beyond_claim && !planted_faults::planted("facade-replayed-tail-not-flushed") {
+    if beyond_claim {
         core.flush_recovered(operations)?;
     } else if !clean || !operations.is_empty() || has_leftovers(core)? {
         let mut edit = Edit { changes: operations };

@@ -291,4 +291,14 @@ pub const FAULTS: &[Fault] = &[
         breaks: "C2",
         caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
     },
+    Fault {
+        name: "facade-fence-skipped",
+        breaks: "C3",
+        caught_by: "-p lsm-facade --test basics what_was_written_is_read_after_flush_compaction_and_reopening",
+    },
+    Fault {
+        name: "facade-flush-before-log-sync",
+        breaks: "P5",
+        caught_by: "-p lsm-facade --test lifecycle a_flush_makes_no_half_of_a_batch_durable",
+    },
 ];
