@@ -45,6 +45,8 @@ pub(crate) struct Jobs {
     compacting: BTreeMap<KeyspaceId, Busy>,
     compactions_running: usize,
     preparing_segment: bool,
+    /// There was something to look at since everybody who waits for idleness was last told.
+    was_busy: bool,
     /// Why the last job failed, while nothing has succeeded since.
     error: Option<Error>,
 }
@@ -53,6 +55,7 @@ impl Jobs {
     pub(crate) fn wants_look(&mut self, keyspace: KeyspaceId) {
         self.look_for_flush.insert(keyspace);
         self.look_for_compaction.insert(keyspace);
+        self.was_busy = true;
     }
 
     /// Flushes and compactions that run now.
@@ -108,6 +111,14 @@ impl Core {
         let ran = self.prepare_log().and_then(|ran| Ok(ran || self.flush_next(cancel)?));
         let ran = ran.and_then(|ran| Ok(ran || self.compact_next(cancel)? || self.tidy_up()));
         std::mem::forget(dies);
+        if matches!(ran, Ok(false)) {
+            // P9: the last look found nothing to do. No job ended that would tell those who wait until it is so.
+            let mut jobs = lock(&self.jobs);
+            if jobs.is_idle() && std::mem::take(&mut jobs.was_busy) {
+                drop(jobs);
+                self.notify();
+            }
+        }
         match ran {
             Ok(ran) => Ok(ran),
             Err(Error::Closed) => Ok(false),
@@ -220,7 +231,7 @@ impl Core {
             if keyspace.history.current().sealed().is_empty() && pipeline.with_order(|_| keyspace.seal_in_order()) {
                 keyspace.refill_spare();
             }
-            lock(&self.jobs).look_for_flush.insert(keyspace.id);
+            lock(&self.jobs).wants_look(keyspace.id);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What must hold when calls meet at an unlucky moment: each test makes one such moment happen, or tries it very often.
 
+use std::io::Write;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -18,7 +19,8 @@ impl Watchdog {
         let (done, wait) = sync_channel(0);
         thread::spawn(move || {
             if wait.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("P9: {test} did not end");
+                // Not by a macro, whose output the harness would keep to itself.
+                let _ = writeln!(std::io::stderr(), "P9: {test} did not end");
                 std::process::abort();
             }
         });
@@ -48,7 +50,8 @@ fn keys(keyspace: &lsm_facade::Keyspace) -> Vec<String> {
     keyspace.iter().map(|row| String::from_utf8(row.unwrap().0.to_vec()).unwrap()).collect()
 }
 
-/// P9: two threads that compact the same keyspace both return, with nothing else going on that could wake them.
+/// P9: two threads that compact the same keyspace both return, and so does one that waits until nothing is left to do, with
+/// nothing else going on that could wake them.
 #[test]
 fn compactions_of_two_callers_both_return() {
     let _watchdog = Watchdog::new("compactions_of_two_callers_both_return");
@@ -244,48 +247,4 @@ fn an_idle_keyspace_does_not_keep_the_log() {
         assert!(bytes <= 128 << 10, "{threads} threads: {bytes} bytes of log, with a limit of {}", 64 << 10);
         assert_eq!(idle.get("key").unwrap().unwrap(), b"value");
     }
-}
-
-/// P9: a job that panics fails the database; who waits for it is told, then and later.
-#[test]
-fn a_job_that_panics_fails_the_database() {
-    let _watchdog = Watchdog::new("a_job_that_panics_fails_the_database");
-    struct PanicsAt(&'static str);
-    impl tracing::Subscriber for PanicsAt {
-        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-            true
-        }
-        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-            tracing::span::Id::from_u64(1)
-        }
-        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-        fn event(&self, event: &tracing::Event<'_>) {
-            struct Message(String);
-            impl tracing::field::Visit for Message {
-                fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                    self.0 += &format!("{value:?}");
-                }
-            }
-            let mut message = Message(String::new());
-            event.record(&mut message);
-            assert!(!message.0.contains(self.0), "planned");
-        }
-        fn enter(&self, _: &tracing::span::Id) {}
-        fn exit(&self, _: &tracing::span::Id) {}
-    }
-    let simulation = Simulation::new(1);
-    let database = builder(&simulation, 0).open().unwrap();
-    let keyspace = database.create_keyspace("a", small()).unwrap();
-    keyspace.insert("key", "value").unwrap();
-    // The panic comes after the flush was installed, so that its caller may be told either.
-    let flushed = tracing::subscriber::with_default(PanicsAt("flushed"), || keyspace.flush());
-    assert!(matches!(flushed, Ok(()) | Err(Error::Failed { .. })), "{flushed:?}");
-    assert!(matches!(database.wait_until_idle(), Err(Error::Failed { .. })));
-    assert!(matches!(keyspace.insert("key", "other"), Err(Error::Failed { .. })));
-    assert!(matches!(keyspace.flush(), Ok(()) | Err(Error::Failed { .. })));
-    assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
-    drop((keyspace, database));
-    let database = builder(&simulation, 0).open().unwrap();
-    assert_eq!(keys(&database.open_keyspace("a").unwrap()), ["key"]);
 }
