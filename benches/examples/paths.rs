@@ -1,4 +1,4 @@
-//! One path of the engine, some times over, for a profiler: `paths insert|get|missing|scan|cursor [rows] [repeats]`.
+//! One path of the engine, some times over, for a profiler: `paths insert|get|missing|scan|cursor|seek|range [rows] [repeats]`.
 //!
 //! With 0 repeats only the preparations are made: the difference of two runs is what the path costs.
 
@@ -58,6 +58,24 @@ fn main() {
                     bytes += key.len();
                     bytes += cursor.value().expect("a value is read").map_or(0, <[u8]>::len);
                     cursor.next().expect("a row is read");
+                }
+            }
+            "seek" => {
+                let mut cursor = keyspace.cursor();
+                for row in 0..count {
+                    cursor.seek(rows.key(any(row))).expect("a row is read");
+                    for _ in 0..10 {
+                        bytes += cursor.value().expect("a value is read").map_or(0, <[u8]>::len);
+                        cursor.next().expect("a row is read");
+                    }
+                }
+            }
+            "range" => {
+                for row in 0..count {
+                    for row in keyspace.range(rows.key(any(row))..).take(10) {
+                        let (key, value) = row.expect("a row is read");
+                        bytes += key.len() + value.len();
+                    }
                 }
             }
             other => panic!("{other}: not a path"),

@@ -46,6 +46,14 @@ pub trait Cursor {
         InternalKey::new(self.user_key(), self.trailer())
     }
 
+    /// Whether this is known to be the last entry of its user key that [`next`](Cursor::next) comes to, so that whoever
+    /// walks forward need not compare the next key with this one. `false` says nothing. The same condition as
+    /// [`user_key`](Cursor::user_key).
+    #[inline]
+    fn is_last_version(&self) -> bool {
+        false
+    }
+
     /// The value of the entry. Takes `&mut self` because a large value may have to be fetched and checked first.
     ///
     /// # Errors

@@ -57,7 +57,12 @@ pub(crate) struct RangeView {
 impl RangeView {
     /// A cursor over the view, standing on no entry. Sources that cannot hold a key in bounds are left out.
     fn cursor(&self) -> Visible {
-        let mut sources = vec![Source::Memtable(self.super_version.active().cursor())];
+        let mut sources = Vec::with_capacity(4);
+        // Asked after `seqno` was loaded (R1): what is visible at it was reserved before, so that an empty memtable holds
+        // nothing of this view, whatever comes to it later.
+        if !self.super_version.active().is_empty() {
+            sources.push(Source::Memtable(self.super_version.active().cursor()));
+        }
         for sealed in self.super_version.sealed() {
             match sealed {
                 Sealed::Memtable(memtable) if memtable.is_empty() => {}

@@ -61,6 +61,11 @@ impl Cursor for Source {
     }
 
     #[inline]
+    fn is_last_version(&self) -> bool {
+        each!(self, cursor => cursor.is_last_version())
+    }
+
+    #[inline]
     fn value(&mut self) -> Result<&[u8]> {
         try_each!(self, cursor => cursor.value())
     }
@@ -192,6 +197,13 @@ impl Cursor for RunCursor {
         self.cursor.as_ref().map_or(0, Cursor::head)
     }
 
+    /// C3: all versions of a user key lie in one table of a run.
+    #[inline]
+    fn is_last_version(&self) -> bool {
+        self.cursor.as_ref().is_some_and(Cursor::is_last_version)
+    }
+
+    #[inline]
     fn value(&mut self) -> Result<&[u8]> {
         match &mut self.cursor {
             Some(cursor) => Ok(cursor.value()?),

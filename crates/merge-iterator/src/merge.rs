@@ -282,6 +282,16 @@ impl<C: Cursor> Cursor for MergeCursor<C> {
         self.here().head()
     }
 
+    /// When the source says so, and the head of the runner-up says that no other source holds the key.
+    #[inline]
+    fn is_last_version(&self) -> bool {
+        let alone = match self.others.first() {
+            Some(root) => root.rank > self.rank_of(self.current) || planted("merge-runner-up-holds-the-key"),
+            None => true,
+        };
+        alone && self.direction == Direction::Forward && self.here().is_last_version()
+    }
+
     #[inline]
     fn value(&mut self) -> Result<&[u8], C::Error> {
         self.sources[self.current].value()

@@ -55,6 +55,11 @@ impl Cursor for SliceCursor {
     }
 
     #[inline]
+    fn is_last_version(&self) -> bool {
+        self.entries.get(self.at + 1).is_none_or(|next| next.0 != self.entries[self.at].0)
+    }
+
+    #[inline]
     fn value(&mut self) -> Result<&[u8], Infallible> {
         Ok(&self.entries[self.at].2)
     }

@@ -239,6 +239,10 @@ impl<C: Cursor> VisibleCursor<C> {
     pub fn next(&mut self) -> Result<(), VisibleError<C::Error>> {
         match self.stand {
             Stand::None => Ok(()),
+            Stand::Inner if self.inner.is_last_version() => self.moving(|cursor| {
+                cursor.inner.next().map_err(VisibleError::Source)?;
+                cursor.settle_forward()
+            }),
             Stand::Inner => self.moving(|cursor| {
                 cursor.remember_key();
                 cursor.inner.next().map_err(VisibleError::Source)?;

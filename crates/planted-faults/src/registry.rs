@@ -184,6 +184,11 @@ pub const FAULTS: &[Fault] = &[
         breaks: "I1",
         caught_by: "-p merge-iterator --test merge a_merge_moves_as_one_sorted_array_does",
     },
+    Fault {
+        name: "merge-runner-up-holds-the-key",
+        breaks: "I4",
+        caught_by: "-p merge-iterator --test merge a_reader_sees_what_the_writes_up_to_its_seqno_left",
+    },
     Fault { name: "merge-turns-without-its-other-sources", breaks: "I2", caught_by: "-p merge-iterator --test golden" },
     Fault {
         name: "visible-bound-decided-by-head",

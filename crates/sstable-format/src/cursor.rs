@@ -94,16 +94,6 @@ impl TableCursor {
         &self.table
     }
 
-    /// How many entries, the present one included, a reader at `seqno` may take without looking at their trailers: from
-    /// here to the end of the block all are puts at or below `seqno`, and none has another version in this table. 0 if
-    /// that is not known.
-    #[inline]
-    pub fn visible_puts_ahead(&self, seqno: SeqNo) -> usize {
-        let plain = flags::ALL_PUTS | flags::UNIQUE;
-        let all_visible = self.layout.largest_seqno.wrapping_add(self.seqno_base) <= seqno.get();
-        if self.valid && self.layout.flags & plain == plain && all_visible { self.layout.rows - self.row } else { 0 }
-    }
-
     /// Stands on no entry from now on; the block at hand is kept for the next seek.
     fn leave(&mut self) {
         self.valid = false;
@@ -345,6 +335,11 @@ impl Cursor for TableCursor {
     #[inline(always)]
     fn trailer(&self) -> Trailer {
         self.trailer
+    }
+
+    #[inline(always)]
+    fn is_last_version(&self) -> bool {
+        self.layout.has(flags::UNIQUE)
     }
 
     #[inline(always)]
