@@ -8,6 +8,7 @@
 //! One file a verb; [`shell`] runs commands for all of them. Standard library, `clap` and `serde_json` alone: this is
 //! compiled before anything else on a fresh machine.
 
+mod bench;
 mod checks;
 mod ci;
 mod crash;
@@ -18,6 +19,7 @@ mod model;
 mod mutants;
 mod shell;
 mod tidy;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,8 @@ enum Verb {
     MainJob,
     /// Plants each fault of the registry and demands that its test fails
     Mutants(mutants::Options),
+    /// Measures: beside the peers, in instructions, what the machine can do
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Crash(options) => crash::run(&options),
         Verb::MainJob => main_job::main_job(),
         Verb::Mutants(options) => mutants::run(&options),
+        Verb::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,5 +88,15 @@ fn main() -> ExitCode {
             eprintln!("\ncargo xtask: {failure}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
     }
 }

@@ -1,0 +1,82 @@
+//! `bench`: what the engine costs, beside every peer, and in instructions.
+//!
+//! ```text
+//!   bench --peers   ─▶ lab run, a process for each (engine, row, round) ─▶ results.jsonl ─▶ results.md, index.html
+//!   bench --report-only ─────────────────────────────────────────────────▶ the same, from the lines that are there
+//!   bench --check-page  ─▶ sample lines ─▶ index.html ─▶ headless browser ─▶ is every row drawn?
+//!   bench --ci      ─▶ callgrind over benches/counts ─▶ beside baseline.json: at most 3 % more, or it fails
+//!   bench --limits  ─▶ what the machine can do at best
+//! ```
+//!
+//! One file a step; the measuring itself is done by the programs in `benches/`.
+
+mod browser;
+mod lab;
+mod limits;
+mod machine;
+mod markdown;
+mod page;
+mod results;
+mod summary;
+
+use std::path::PathBuf;
+
+use crate::shell::{Outcome, root};
+
+/// How `bench` is run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Measures the engine and its peers, and writes the report
+    #[arg(long, group = "what")]
+    peers: bool,
+    /// Writes the report anew from the results that are there
+    #[arg(long, group = "what")]
+    report_only: bool,
+    /// Opens a page made from sample results in a headless browser and counts what it draws
+    #[arg(long, group = "what")]
+    check_page: bool,
+    /// Measures what the machine can do at best: copies, misses, syncs, page-cache reads
+    #[arg(long, group = "what")]
+    limits: bool,
+    #[command(flatten)]
+    lab: lab::Measuring,
+    /// Also puts the tables between the two marks of this Markdown file, relative to the workspace's root
+    #[arg(long)]
+    into: Option<PathBuf>,
+}
+
+/// Does the one thing that is asked for.
+pub(crate) fn run(options: &Options) -> Outcome {
+    if options.check_page {
+        return browser::check_page();
+    }
+    if options.limits {
+        return limits::run(options.into.as_deref());
+    }
+    let out = options.lab.out();
+    if options.peers {
+        let measured = lab::run(&options.lab);
+        // What was measured before a failure is reported all the same.
+        let reported = report(&out, options.into.as_deref());
+        return measured.and(reported);
+    }
+    if options.report_only {
+        return report(&out, options.into.as_deref());
+    }
+    Err("say what to do: --peers, --report-only, --check-page, --limits (see --help)".to_string())
+}
+
+/// Writes `results.md` and `index.html` beside `results.jsonl`, and the tables into `into`.
+fn report(out: &std::path::Path, into: Option<&std::path::Path>) -> Outcome {
+    let lab = results::Lab::load(out)?;
+    let summary = summary::Summary::of(&lab);
+    let tables = markdown::draw(&summary);
+    results::write(&out.join("results.md"), &tables)?;
+    results::write(&out.join("index.html"), &page::draw(&summary)?)?;
+    println!("wrote {} and index.html", out.join("results.md").display());
+    if let Some(document) = into {
+        markdown::put_between_marks(&root().join(document), "lab", &tables)?;
+        println!("wrote the tables into {}", document.display());
+    }
+    Ok(())
+}
