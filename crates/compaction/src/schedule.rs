@@ -6,7 +6,8 @@
 //! ```
 //!
 //! - **P9** Nobody polls and nobody spins: workers and waiters sleep on condition variables. A waiter whose worker fails
-//!   or panics, or whose scheduler is suspended or shut down, wakes with the cause.
+//!   or panics, or whose scheduler is suspended or shut down, wakes with the cause. A failure within one [`Scope`] ends
+//!   the waits in that scope and those for everything, and no other.
 //! - **P10** Writers at a hard limit wait here.
 //!
 //! Two counters make wake-ups reliable: a worker compares `work`, a waiter `events`, with what it was *before* it looked
@@ -33,21 +34,43 @@ pub trait JobSource: Send + Sync + 'static {
     /// (C4), once it is true: the scheduler is shutting down.
     ///
     /// # Errors
-    /// The job's failure. It reaches everyone who waits now; the source is not asked again by itself, but at the next
-    /// [`Scheduler::notify`] or [`Scheduler::wait_until`].
+    /// The job's failure. Without a scope it reaches everyone who waits now, and the source is not asked again by itself,
+    /// but at the next [`Scheduler::notify`] or [`Scheduler::wait_until`]. With one it reaches those whom it concerns,
+    /// and the source is asked for other jobs at once: it must keep the failed one back until it has reason to try again.
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure>;
 }
+
+/// A part of what a source's jobs work on, such as a keyspace, that can fail by itself. The source numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope(pub u64);
 
 /// Why a job failed. Cheap to clone: every waiter gets it.
 #[derive(Debug, Clone)]
 pub struct JobFailure {
     cause: Arc<dyn Error + Send + Sync>,
+    /// `None`: it concerns everybody.
+    scope: Option<Scope>,
 }
 
 impl JobFailure {
-    /// A failure with its cause.
+    /// A failure with its cause, which concerns everybody.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { cause: Arc::from(cause.into()) }
+        Self { cause: Arc::from(cause.into()), scope: None }
+    }
+
+    /// A failure that concerns those alone who wait in `scope`, or for everything.
+    pub fn within(scope: Scope, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { scope: Some(scope), ..Self::new(cause) }
+    }
+
+    /// Whom it concerns; `None`: everybody.
+    pub fn scope(&self) -> Option<Scope> {
+        self.scope
+    }
+
+    /// Whether it ends a wait in `scope`, or, with `None`, one for everything.
+    fn concerns(&self, scope: Option<Scope>) -> bool {
+        self.scope.is_none() || scope.is_none() || self.scope == scope
     }
 
     /// The cause, to be downcast by whoever knows its type.
@@ -56,9 +79,9 @@ impl JobFailure {
     }
 
     fn of_panic(payload: &(dyn Any + Send)) -> Self {
-        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        Self::new(JobPanicked { message: text.unwrap_or_else(|| "no message".to_owned()) })
+        let panicked = JobPanicked::of(payload);
+        tracing::error!(%panicked, "its worker goes on");
+        Self::new(panicked)
     }
 }
 
@@ -83,11 +106,21 @@ pub struct JobPanicked {
     pub message: String,
 }
 
+impl JobPanicked {
+    /// From what [`catch_unwind`] caught.
+    pub fn of(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self { message: text.unwrap_or_else(|| "no message".to_owned()) }
+    }
+}
+
 /// Why a wait ended without its condition (P9).
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// A job failed since the wait began. Not necessarily the one that was waited for: who knows better waits again.
+    /// A job of the wait's scope failed since it began. Not necessarily the one that was waited for: who knows better
+    /// waits again.
     #[error(transparent)]
     Failed(#[from] JobFailure),
     /// Jobs are suspended.
@@ -109,7 +142,9 @@ struct State {
     events: u64,
     /// How many failures there were.
     failures: u64,
-    last_failure: Option<JobFailure>,
+    /// The last failure of each scope with its number, while anybody waits who may have to be told.
+    recent_failures: Vec<(u64, JobFailure)>,
+    waiters: usize,
     /// Suspensions that were not resumed.
     suspended: usize,
     /// The threads that run a job now, or look for one.
@@ -120,6 +155,20 @@ struct State {
 impl State {
     fn is_running_here(&self) -> bool {
         self.runners.contains(&thread::current().id())
+    }
+
+    fn failed(&mut self, failure: &JobFailure) {
+        self.failures += 1;
+        if self.waiters > 0 {
+            self.recent_failures.retain(|(_, earlier)| earlier.scope != failure.scope);
+            self.recent_failures.push((self.failures, failure.clone()));
+        }
+    }
+
+    /// The last failure after the first `before` that ends a wait in `scope`.
+    fn failure_since(&self, before: u64, scope: Option<Scope>) -> Option<JobFailure> {
+        let mut newest_first = self.recent_failures.iter().rev();
+        newest_first.find(|(number, failure)| *number > before && failure.concerns(scope)).map(|(_, it)| it.clone())
     }
 }
 
@@ -186,8 +235,7 @@ impl Shared {
             // Nothing has changed, but whoever waits until nothing runs looks again.
             Ok(false) => self.events_grew.notify_all(),
             Err(failure) => {
-                state.failures += 1;
-                state.last_failure = Some(failure.clone());
+                state.failed(failure);
                 self.grow_events(&mut state);
             }
         }
@@ -204,7 +252,8 @@ impl Shared {
             if state.suspended == 0 {
                 let outcome = self.run_job(state);
                 state = self.lock();
-                if matches!(outcome, Ok(true)) {
+                let others_may_go_on = |failure: &JobFailure| failure.scope.is_some();
+                if outcome.as_ref().map_or_else(others_may_go_on, |ran| *ran) {
                     continue;
                 }
             }
@@ -277,11 +326,26 @@ impl Scheduler {
     ///
     /// # Panics
     /// If called from a job: it would wait for itself.
-    pub fn wait_until(&self, mut condition: impl FnMut() -> bool) -> Result<(), WaitError> {
+    pub fn wait_until(&self, condition: impl FnMut() -> bool) -> Result<(), WaitError> {
+        self.wait(None, condition)
+    }
+
+    /// [`wait_until`](Self::wait_until) for something that failures within other scopes do not keep from happening.
+    ///
+    /// # Errors
+    /// As [`wait_until`](Self::wait_until), without the failures within other scopes.
+    ///
+    /// # Panics
+    /// If called from a job: it would wait for itself.
+    pub fn wait_until_in(&self, scope: Scope, condition: impl FnMut() -> bool) -> Result<(), WaitError> {
+        self.wait(Some(scope), condition)
+    }
+
+    fn wait(&self, scope: Option<Scope>, mut condition: impl FnMut() -> bool) -> Result<(), WaitError> {
         let shared = &*self.shared;
+        let _waiting = Waiting::begin(shared);
         let failures_before = {
             let mut state = shared.lock();
-            assert!(!state.is_running_here(), "P9: a job waits for jobs");
             shared.grow_work(&mut state);
             state.failures
         };
@@ -291,8 +355,8 @@ impl Scheduler {
                 return Ok(());
             }
             let mut state = shared.lock();
-            if let Some(failure) = state.last_failure.as_ref().filter(|_| state.failures > failures_before) {
-                return Err(WaitError::Failed(failure.clone()));
+            if let Some(failure) = state.failure_since(failures_before, scope) {
+                return Err(WaitError::Failed(failure));
             }
             if state.is_shut_down {
                 return Err(WaitError::ShutDown);
@@ -307,7 +371,8 @@ impl Scheduler {
                 continue;
             }
             drop(state);
-            if self.run_one_job()? {
+            // A failure is looked at above: it may be that of another scope.
+            if self.run_one_job().unwrap_or(true) {
                 continue;
             }
             let mut state = shared.lock();
@@ -375,6 +440,28 @@ impl Scheduler {
         for worker in workers.into_iter().filter(|worker| worker.thread().id() != here) {
             // A worker ends by returning: panics of jobs are caught.
             let _ = worker.join();
+        }
+    }
+}
+
+/// Somebody who waits and wants to know of failures.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let mut state = shared.lock();
+        assert!(!state.is_running_here(), "P9: a job waits for jobs");
+        state.waiters += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.waiters -= 1;
+        if state.waiters == 0 {
+            state.recent_failures.clear();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 
-use compaction::{JobFailure, JobPanicked, JobSource, Scheduler, WaitError};
+use compaction::{JobFailure, JobPanicked, JobSource, Scheduler, Scope, WaitError};
 
 type Job = Box<dyn FnOnce(&AtomicBool) -> Result<(), JobFailure> + Send>;
 
@@ -330,5 +330,46 @@ fn nobody_is_forgotten_under_load() {
             }
         });
         assert_eq!(queue.done(), 800);
+    }
+}
+
+/// P9: a failure within a scope ends the waits in it and those for everything; others go on, and so does the worker.
+#[test]
+fn a_failure_within_a_scope_leaves_the_other_scopes_alone() {
+    for threads in [0, 1, 2] {
+        let (queue, scheduler) = start(threads);
+        let fail_and_go_on = |scope: u64| {
+            scheduler.suspend();
+            queue.push(move |_| Err(JobFailure::within(Scope(scope), "planned")));
+            queue.push_plain(1);
+        };
+        fail_and_go_on(1);
+        let before = queue.done();
+        thread::scope(|threads| {
+            let other = threads.spawn(|| {
+                // Told that jobs are suspended until they are not; what it waits for comes after the failure.
+                loop {
+                    match scheduler.wait_until_in(Scope(2), || queue.done() > before) {
+                        Err(WaitError::Suspended) => thread::yield_now(),
+                        waited => break waited,
+                    }
+                }
+            });
+            scheduler.resume();
+            other.join().unwrap().unwrap();
+        });
+        for concerned in [Some(Scope(3)), None] {
+            queue.push(|_| Err(JobFailure::within(Scope(3), "planned")));
+            let waited = match concerned {
+                Some(scope) => scheduler.wait_until_in(scope, || false),
+                None => scheduler.wait_until(|| false),
+            };
+            let Err(WaitError::Failed(failure)) = waited else { panic!("{threads} threads: {waited:?}") };
+            assert_eq!(failure.scope(), Some(Scope(3)));
+        }
+        // One that concerns everybody ends every wait.
+        queue.push(|_| Err(JobFailure::new("planned")));
+        let waited = scheduler.wait_until_in(Scope(2), || false);
+        assert!(matches!(waited, Err(WaitError::Failed(_))), "{threads} threads: {waited:?}");
     }
 }

@@ -498,9 +498,10 @@ impl Core {
         self.scheduler.get()
     }
 
-    /// Wakes the background, if there is one.
+    /// Wakes the background, if there is one: also to try again what failed.
     pub(crate) fn notify(&self) {
         if let Some(scheduler) = self.scheduler() {
+            lock(&self.jobs).try_failed_again();
             scheduler.notify();
         }
     }

@@ -175,15 +175,20 @@ impl Database {
         keyspaces.by_name.values().filter(|shared| !shared.is_dropped()).map(|shared| shared.name.clone()).collect()
     }
 
-    /// Drops a keyspace with everything in it. Durable when this returns. Its files go when nobody reads them any more;
-    /// snapshots taken before keep what they saw.
+    /// Drops a keyspace with everything in it. Durable in the log when this returns, also if the manifest has no room to
+    /// say so: then the background completes it, as for [`Keyspace::clear`]. Its files go when nobody reads them any
+    /// more; snapshots taken before keep what they saw.
     ///
     /// # Errors
     /// [`Error::NoSuchKeyspace`], and as [`Keyspace::clear`].
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
         self.core().check_open()?;
         match self.core().keyspace_named(name) {
-            Some(shared) => self.core().restart_keyspace(&shared, RecordKind::DropKeyspace),
+            Some(shared) => match self.core().restart_keyspace(&shared, RecordKind::DropKeyspace) {
+                // Whoever dropped it may still be completing that.
+                Err(Error::KeyspaceDropped { name }) => Err(Error::NoSuchKeyspace { name }),
+                dropped => dropped,
+            },
             None => Err(Error::NoSuchKeyspace { name: name.to_owned() }),
         }
     }
@@ -244,7 +249,10 @@ impl Database {
     pub fn run_one_job(&self) -> Result<bool> {
         self.core().check_open()?;
         match self.core().scheduler() {
-            Some(scheduler) => scheduler.run_one_job().map_err(Error::from_job),
+            Some(scheduler) => {
+                lock(&self.core().jobs).try_failed_again();
+                scheduler.run_one_job().map_err(Error::from_job)
+            }
             None => Ok(false),
         }
     }
@@ -256,7 +264,7 @@ impl Database {
     pub fn wait_until_idle(&self) -> Result<()> {
         let core = self.core();
         core.check_open()?;
-        core.wait_for_jobs(Jobs::is_idle)?;
+        core.wait_for_jobs(None, Jobs::is_idle)?;
         core.check_open()
     }
 
@@ -337,7 +345,7 @@ impl Core {
     /// Waits until everything of a keyspace up to `target` is in tables.
     pub(crate) fn wait_for_flush(&self, keyspace: &Arc<KeyspaceShared>, target: SeqNo) -> Result<()> {
         let flushed = || keyspace.oldest_sealed().is_none_or(|oldest| oldest > target);
-        let waited = self.wait_for_jobs(|_| flushed() || keyspace.is_dropped());
+        let waited = self.wait_for_jobs(Some(keyspace.id), |_| flushed() || keyspace.is_dropped());
         if flushed() {
             return Ok(());
         }

@@ -9,16 +9,20 @@
 //! - **C4** A job is installed by one edit; one that fails leaves everything as it was.
 //! - **P6** One flush of a keyspace runs at a time, oldest parts first, so that flushes install in seal order.
 //! - **P8** A certain failure is kept in view and tried again; an uncertain one fails the database.
+//! - **P9** Whatever becomes of a job, its claim is given back and who waits is told: by guards, so also if it panics. A
+//!   panic fails the database before the claim goes, so that nobody builds on what it left half done. A certain failure
+//!   concerns its keyspace alone: that task is held back until somebody asks again, and the others get their turn.
 //!
 //! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use compaction::{
-    Busy, Collector, Control, Demand, JobFailure, JobSource, KeyRange, Load, OlderRuns, Output, Outputs, Pace,
-    PickInput, Plan, PlanKind, Progress, RunError, WaitError,
+    Busy, Collector, Control, Demand, JobFailure, JobPanicked, JobSource, KeyRange, Load, OlderRuns, Output, Outputs,
+    Pace, PickInput, Plan, PlanKind, Progress, RunError, Scope, WaitError,
 };
 use internal_key::{Epoch, JobId, KeyspaceId, Level, SeqNo, TableId};
 use manifest::{AddedTable, Change, Edit, Manifest, TableEntry};
@@ -37,6 +41,8 @@ use crate::{Error, Result};
 /// What runs and what wants a look. Guarded by `Core::jobs`.
 #[derive(Default)]
 pub(crate) struct Jobs {
+    /// Keyspaces with a clear or drop that the manifest does not hold yet (P12).
+    look_for_operation: BTreeSet<KeyspaceId>,
     /// Keyspaces in which a flush may be due.
     look_for_flush: BTreeSet<KeyspaceId>,
     /// Keyspaces in which a compaction may be due.
@@ -47,11 +53,65 @@ pub(crate) struct Jobs {
     preparing_segment: bool,
     /// There was something to look at since everybody who waits for idleness was last told.
     was_busy: bool,
-    /// Why the last job failed, while nothing has succeeded since.
-    error: Option<Error>,
+    /// Why tasks failed that have not succeeded since.
+    failed: BTreeMap<Task, Error>,
+    /// Those among them that wait for somebody to ask again.
+    held_back: BTreeSet<Task>,
+    /// Somebody has asked.
+    asked_again: bool,
 }
 
+/// What there is to do, as far as failures are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Task {
+    Log,
+    Operation(KeyspaceId),
+    Flush(KeyspaceId),
+    Compaction(KeyspaceId),
+}
+
+impl Task {
+    /// Whom its failure concerns.
+    fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Log => None,
+            Self::Operation(id) | Self::Flush(id) | Self::Compaction(id) => Some(scope_of(id)),
+        }
+    }
+}
+
+fn scope_of(keyspace: KeyspaceId) -> Scope {
+    Scope(u64::from(keyspace.get()))
+}
+
+/// A task that failed, and why.
+type TaskError = (Task, Error);
+
 impl Jobs {
+    /// What failed and is held back gets another turn, after what else there is to do.
+    pub(crate) fn try_failed_again(&mut self) {
+        self.asked_again |= !self.held_back.is_empty();
+    }
+
+    /// Lets held back tasks go if somebody has asked for it, and returns whether there were any.
+    fn release_held_back(&mut self) -> bool {
+        let release = std::mem::take(&mut self.asked_again) && !self.held_back.is_empty();
+        if release {
+            self.held_back.clear();
+        }
+        release
+    }
+
+    fn may_run(&self, task: Task) -> bool {
+        !self.held_back.contains(&task)
+    }
+
+    /// The task succeeded, or there is nothing left of it to do.
+    fn no_longer_fails(&mut self, task: Task) {
+        self.failed.remove(&task);
+        self.held_back.remove(&task);
+    }
+
     pub(crate) fn wants_look(&mut self, keyspace: KeyspaceId) {
         self.look_for_flush.insert(keyspace);
         self.look_for_compaction.insert(keyspace);
@@ -65,7 +125,10 @@ impl Jobs {
 
     /// Whether nothing waits to be looked at and nothing runs.
     pub(crate) fn is_idle(&self) -> bool {
-        self.running() == 0 && self.look_for_flush.is_empty() && self.look_for_compaction.is_empty()
+        self.running() == 0
+            && self.look_for_operation.is_empty()
+            && self.look_for_flush.is_empty()
+            && self.look_for_compaction.is_empty()
     }
 }
 
@@ -87,30 +150,61 @@ impl JobSource for JobsOf {
     }
 }
 
-/// Fails the database if a job unwinds: what it had claimed is never given back. Forgotten by one that gets through.
-struct JobDies<'a>(&'a Core);
+/// A keyspace marked as flushing (P6), until this is dropped.
+struct FlushClaim<'a> {
+    core: &'a Core,
+    keyspace: Arc<KeyspaceShared>,
+    /// Whether a flush was tried, after which another may be due.
+    tried: bool,
+}
 
-impl Drop for JobDies<'_> {
+impl Drop for FlushClaim<'_> {
     fn drop(&mut self) {
-        self.0.fail(Error::Failed { cause: Arc::new(JobDied) });
-        self.0.notify();
+        let mut jobs = lock(&self.core.jobs);
+        jobs.flushing.remove(&self.keyspace.id);
+        if self.tried {
+            jobs.wants_look(self.keyspace.id);
+        }
     }
 }
 
-/// A background job panicked.
-#[derive(Debug, thiserror::Error)]
-#[error("a background job panicked")]
-struct JobDied;
+/// A plan whose inputs and room are claimed, until this is dropped. Not under the jobs' lock.
+struct CompactionClaim<'a> {
+    core: &'a Core,
+    keyspace: Arc<KeyspaceShared>,
+    plan: Plan,
+    job: JobId,
+}
+
+impl Drop for CompactionClaim<'_> {
+    fn drop(&mut self) {
+        let mut jobs = lock(&self.core.jobs);
+        jobs.compactions_running -= 1;
+        if let Some(busy) = jobs.compacting.get_mut(&self.keyspace.id) {
+            busy.end(self.job);
+            if busy.is_empty() {
+                jobs.compacting.remove(&self.keyspace.id);
+            }
+        }
+        jobs.wants_look(self.keyspace.id);
+    }
+}
+
+/// The making of a segment, until this is dropped.
+struct PreparingClaim<'a>(&'a Core);
+
+impl Drop for PreparingClaim<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.jobs).preparing_segment = false;
+    }
+}
 
 impl Core {
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
         if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
             return Ok(false);
         }
-        let dies = JobDies(self);
-        let ran = self.prepare_log().and_then(|ran| Ok(ran || self.flush_next(cancel)?));
-        let ran = ran.and_then(|ran| Ok(ran || self.compact_next(cancel)? || self.tidy_up()));
-        std::mem::forget(dies);
+        let ran = self.guarded(|| Ok(self.run_most_pressing(cancel))).unwrap_or_else(|error| Err((Task::Log, error)));
         if matches!(ran, Ok(false)) {
             // P9: the last look found nothing to do. No job ended that would tell those who wait until it is so.
             let mut jobs = lock(&self.jobs);
@@ -121,9 +215,41 @@ impl Core {
         }
         match ran {
             Ok(ran) => Ok(ran),
-            Err(Error::Closed) => Ok(false),
-            Err(error) => Err(self.job_failed(error)),
+            Err((_, Error::Closed)) => Ok(false),
+            Err((task, error)) => Err(self.job_failed(task, error)),
         }
+    }
+
+    fn run_most_pressing(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
+        if self.prepare_log().map_err(|error| (Task::Log, error))? {
+            return Ok(true);
+        }
+        loop {
+            if self.finish_next_operation()? || self.flush_next(cancel)? || self.compact_next(cancel)? {
+                return Ok(true);
+            }
+            // Before what failed: on a full disk this may be what makes room.
+            if self.tidy_up() {
+                return Ok(true);
+            }
+            if !lock(&self.jobs).release_held_back() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Runs a job. If it panics the database has failed when this returns, with the panic as its cause: what the job was
+    /// working on may be half done.
+    fn guarded<T>(&self, job: impl FnOnce() -> Result<T>) -> Result<T> {
+        // Nobody meets what the job leaves half done: no later job runs, writes are refused, and reads see what was
+        // published whole.
+        catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|payload| {
+            let panicked = JobPanicked::of(&*payload);
+            tracing::error!(%panicked, "the database fails");
+            let error = self.fail(Error::Failed { cause: Arc::new(panicked) });
+            self.notify();
+            Err(error)
+        })
     }
 }
 
@@ -147,53 +273,97 @@ impl Core {
     fn prepare_segment(&self) -> Result<bool> {
         let Some(pipeline) = &self.pipeline else { return Ok(false) };
         let log = pipeline.journal();
-        if !log.wants_segment() || std::mem::replace(&mut lock(&self.jobs).preparing_segment, true) {
-            return Ok(false);
+        {
+            let mut jobs = lock(&self.jobs);
+            if !log.wants_segment() {
+                // A writer that was in need of it may have made it.
+                jobs.no_longer_fails(Task::Log);
+                return Ok(false);
+            }
+            if std::mem::replace(&mut jobs.preparing_segment, true) {
+                return Ok(false);
+            }
         }
-        let prepared = log.prepare_segment();
-        lock(&self.jobs).preparing_segment = false;
-        prepared?;
-        Ok(self.job_succeeded())
+        let _claim = PreparingClaim(self);
+        self.guarded(|| Ok(log.prepare_segment()?))?;
+        Ok(self.job_succeeded(Task::Log))
     }
 
-    fn flush_next(&self, cancel: &AtomicBool) -> Result<bool> {
+    /// P12: the manifest edit of a clear or drop that came as far as the log.
+    fn finish_next_operation(&self) -> Result<bool, TaskError> {
+        loop {
+            let due = {
+                let jobs = lock(&self.jobs);
+                jobs.look_for_operation.iter().copied().find(|id| jobs.may_run(Task::Operation(*id)))
+            };
+            let Some(id) = due else { return Ok(false) };
+            let task = Task::Operation(id);
+            // Looks are added and taken under this lock, and each is there until its edit is durable: so whoever waits for
+            // idleness waits for it, and of two who find it the second finds nothing left.
+            let _one_at_a_time = lock(&self.membership);
+            let unfinished =
+                self.keyspace_by_id(id).and_then(|it| it.unfinished_operation(SeqNo::MAX).map(|at| (it, at)));
+            // Otherwise a flush, another clear or a new keyspace of its name has taken it along.
+            if let Some((keyspace, at)) = &unfinished {
+                self.finish_operation(keyspace, *at).map_err(|error| (task, error))?;
+            }
+            let mut jobs = lock(&self.jobs);
+            jobs.look_for_operation.remove(&id);
+            jobs.no_longer_fails(task);
+            if unfinished.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// A clear or drop stands in the log and could not be brought into the manifest: the background will. `membership` is
+    /// held.
+    pub(crate) fn operation_unfinished(&self, keyspace: &KeyspaceShared, error: Error) {
+        tracing::warn!(%error, keyspace = keyspace.name, "a clear or drop stands in the log alone for now");
+        let mut jobs = lock(&self.jobs);
+        jobs.failed.insert(Task::Operation(keyspace.id), error);
+        // At the next occasion, not at once.
+        jobs.held_back.insert(Task::Operation(keyspace.id));
+        jobs.look_for_operation.insert(keyspace.id);
+        jobs.was_busy = true;
+    }
+
+    fn flush_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         self.relieve_log();
         loop {
-            let Some(keyspace) = self.claim_flush() else { return Ok(false) };
+            let Some(mut claim) = self.claim_flush() else { return Ok(false) };
+            let keyspace = Arc::clone(&claim.keyspace);
             let parts = self.parts_due(&keyspace);
-            let ended = if parts.is_empty() { None } else { Some(self.flush_parts(&keyspace, &parts, cancel)) };
-            {
-                let mut jobs = lock(&self.jobs);
-                jobs.flushing.remove(&keyspace.id);
-                if ended.is_some() {
-                    jobs.wants_look(keyspace.id);
-                }
-            }
+            claim.tried = !parts.is_empty();
+            let ended = claim.tried.then(|| self.guarded(|| self.flush_parts(&keyspace, &parts, cancel)));
+            drop(claim);
             self.update_pace(&keyspace);
+            let task = Task::Flush(keyspace.id);
             match ended {
-                None => continue,
-                Some(outcome) => {
-                    outcome?;
-                    return Ok(self.job_succeeded());
-                }
+                None => lock(&self.jobs).no_longer_fails(task),
+                Some(Ok(_)) => return Ok(self.job_succeeded(task)),
+                Some(Err(error)) => return Err((task, error)),
             }
         }
     }
 
     /// The next keyspace that may need a flush, marked as flushing (P6).
-    fn claim_flush(&self) -> Option<Arc<KeyspaceShared>> {
+    fn claim_flush(&self) -> Option<FlushClaim<'_>> {
         loop {
             let id = {
                 let mut jobs = lock(&self.jobs);
-                let id = jobs.look_for_flush.iter().find(|id| !jobs.flushing.contains(id)).copied()?;
+                let may_flush = |id: &&KeyspaceId| !jobs.flushing.contains(id) && jobs.may_run(Task::Flush(**id));
+                let id = jobs.look_for_flush.iter().find(may_flush).copied()?;
                 jobs.look_for_flush.remove(&id);
                 jobs.flushing.insert(id);
                 id
             };
             match self.keyspace_by_id(id) {
-                Some(keyspace) => return Some(keyspace),
+                Some(keyspace) => return Some(FlushClaim { core: self, keyspace, tried: false }),
                 None => {
-                    lock(&self.jobs).flushing.remove(&id);
+                    let mut jobs = lock(&self.jobs);
+                    jobs.flushing.remove(&id);
+                    jobs.no_longer_fails(Task::Flush(id));
                 }
             }
         }
@@ -402,28 +572,27 @@ impl Core {
         }
     }
 
-    fn compact_next(&self, cancel: &AtomicBool) -> Result<bool> {
+    fn compact_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         loop {
-            let (keyspace, plan, job) = {
+            let claim = {
                 let mut jobs = lock(&self.jobs);
                 if jobs.compactions_running >= self.compactions_max() {
                     return Ok(false);
                 }
-                let Some(id) = jobs.look_for_compaction.first().copied() else { return Ok(false) };
-                let Some(keyspace) = self.keyspace_by_id(id) else {
+                let due = jobs.look_for_compaction.iter().copied().find(|id| jobs.may_run(Task::Compaction(*id)));
+                let Some(id) = due else { return Ok(false) };
+                let keyspace = self.keyspace_by_id(id);
+                let claim = keyspace.and_then(|keyspace| self.claim_plan(&mut jobs, &keyspace, Demand::Steady));
+                let Some(claim) = claim else {
                     jobs.look_for_compaction.remove(&id);
+                    jobs.no_longer_fails(Task::Compaction(id));
                     continue;
                 };
-                match self.claim_plan(&mut jobs, &keyspace, Demand::Steady) {
-                    Some((plan, job)) => (keyspace, plan, job),
-                    None => {
-                        jobs.look_for_compaction.remove(&id);
-                        continue;
-                    }
-                }
+                claim
             };
-            self.compact_claimed(&keyspace, &plan, job, cancel)?;
-            return Ok(self.job_succeeded());
+            let task = Task::Compaction(claim.keyspace.id);
+            self.compact_claimed(claim, cancel).map_err(|error| (task, error))?;
+            return Ok(self.job_succeeded(task));
         }
     }
 
@@ -433,7 +602,12 @@ impl Core {
     }
 
     /// Picks a plan and begins it, under the lock that guards both.
-    fn claim_plan(&self, jobs: &mut Jobs, keyspace: &KeyspaceShared, demand: Demand<'_>) -> Option<(Plan, JobId)> {
+    fn claim_plan(
+        &self,
+        jobs: &mut Jobs,
+        keyspace: &Arc<KeyspaceShared>,
+        demand: Demand<'_>,
+    ) -> Option<CompactionClaim<'_>> {
         let busy = jobs.compacting.entry(keyspace.id).or_default();
         let current = keyspace.history.current_full();
         let options = keyspace.options.compaction();
@@ -448,30 +622,15 @@ impl Core {
         let job = self.next_job_id();
         busy.begin(job, &plan);
         jobs.compactions_running += 1;
-        Some((plan, job))
+        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job })
     }
 
     /// Carries a claimed plan out, installs it and gives the claim back.
-    fn compact_claimed(
-        &self,
-        keyspace: &Arc<KeyspaceShared>,
-        plan: &Plan,
-        job: JobId,
-        cancel: &AtomicBool,
-    ) -> Result<Outcome> {
-        let outcome = self.compact(keyspace, plan, job, cancel);
-        {
-            let mut jobs = lock(&self.jobs);
-            jobs.compactions_running -= 1;
-            if let Some(busy) = jobs.compacting.get_mut(&keyspace.id) {
-                busy.end(job);
-                if busy.is_empty() {
-                    jobs.compacting.remove(&keyspace.id);
-                }
-            }
-            jobs.wants_look(keyspace.id);
-        }
-        self.update_pace(keyspace);
+    fn compact_claimed(&self, claim: CompactionClaim<'_>, cancel: &AtomicBool) -> Result<Outcome> {
+        let keyspace = Arc::clone(&claim.keyspace);
+        let outcome = self.guarded(|| self.compact(&keyspace, &claim.plan, claim.job, cancel));
+        drop(claim);
+        self.update_pace(&keyspace);
         outcome
     }
 
@@ -562,13 +721,14 @@ impl Core {
                 claimed.ok_or(busy)
             };
             match claimed {
-                Ok((plan, job)) => {
-                    let dies = JobDies(self);
+                Ok(claim) => {
                     let compacted = match self.begin_change() {
-                        Ok(_changing) => self.compact_claimed(keyspace, &plan, job, &self.closed),
-                        Err(closed) => Err(closed),
+                        Ok(_changing) => self.compact_claimed(claim, &self.closed),
+                        Err(closed) => {
+                            drop(claim);
+                            Err(closed)
+                        }
                     };
-                    std::mem::forget(dies);
                     // P9: no worker ran this job, so nobody else tells those who wait for its end.
                     self.notify();
                     compacted?;
@@ -577,7 +737,7 @@ impl Core {
                 // A running job holds what is needed: wait until the set of running jobs has changed.
                 Err(busy) => {
                     let held: Vec<JobId> = busy.jobs().map(|(job, _)| job).collect();
-                    self.wait_for_jobs(|jobs| {
+                    self.wait_for_jobs(Some(keyspace.id), |jobs| {
                         let now = jobs.compacting.get(&keyspace.id);
                         !held.iter().all(|id| now.is_some_and(|busy| busy.jobs().any(|(job, _)| job == *id)))
                     })?;
@@ -586,14 +746,20 @@ impl Core {
         }
     }
 
-    /// Waits until `done` of the jobs holds; with zero threads runs jobs meanwhile (P9).
-    pub(crate) fn wait_for_jobs(&self, done: impl Fn(&Jobs) -> bool) -> Result<()> {
+    /// Waits until `done` of the jobs holds; with zero threads runs jobs meanwhile. Ends too if a job fails that concerns
+    /// `keyspace`, or with `None` if any does (P9).
+    pub(crate) fn wait_for_jobs(&self, keyspace: Option<KeyspaceId>, done: impl Fn(&Jobs) -> bool) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
         let failure = || self.pipeline.as_ref().and_then(|pipeline| pipeline.failure());
-        let waited = scheduler.wait_until(|| {
+        let ended = || {
             // No job runs any more once the database failed: then there is nothing to wait for.
             self.closed.load(Ordering::Relaxed) || done(&lock(&self.jobs)) || failure().is_some()
-        });
+        };
+        lock(&self.jobs).try_failed_again();
+        let waited = match keyspace {
+            Some(id) => scheduler.wait_until_in(scope_of(id), ended),
+            None => scheduler.wait_until(ended),
+        };
         if let Some(cause) = failure() {
             return if done(&lock(&self.jobs)) { Ok(()) } else { Err(Error::Failed { cause }) };
         }
@@ -773,25 +939,36 @@ impl Core {
         }
     }
 
-    fn job_succeeded(&self) -> bool {
-        lock(&self.jobs).error = None;
+    fn job_succeeded(&self, task: Task) -> bool {
+        lock(&self.jobs).no_longer_fails(task);
         true
     }
 
     /// Keeps the failure in view (P8). A certain one is tried again whenever the background is woken: at the next seal, or
     /// when somebody waits. Any other fails the database.
-    fn job_failed(&self, error: Error) -> JobFailure {
-        tracing::warn!(%error, "a background job failed");
-        lock(&self.jobs).error = Some(error.clone());
+    fn job_failed(&self, task: Task, error: Error) -> JobFailure {
+        tracing::warn!(?task, %error, "a background job failed");
+        self.counters.failed_jobs.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut jobs = lock(&self.jobs);
+            jobs.failed.insert(task, error.clone());
+            if task != Task::Log {
+                jobs.held_back.insert(task);
+            }
+        }
         if !error.is_retryable() {
             self.fail(error.clone());
+            return JobFailure::new(error);
         }
-        JobFailure::new(error)
+        match task.scope() {
+            Some(scope) => JobFailure::within(scope, error),
+            None => JobFailure::new(error),
+        }
     }
 
     /// Why background work does not get on, if it does not.
     pub(crate) fn background_error(&self) -> Option<Error> {
-        lock(&self.jobs).error.clone()
+        lock(&self.jobs).failed.values().next().cloned()
     }
 }
 
@@ -877,5 +1054,73 @@ pub(crate) fn table_options(options: &KeyspaceOptions, level: Level) -> TableOpt
         compression: if level.get() <= 1 { Compression::None } else { options.compression },
         filter_bits_per_key: options.filter_bits_per_key as u8,
         ..TableOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use file_system::{Clock, Simulation};
+
+    use crate::core::lock;
+    use crate::stats::Health;
+    use crate::{Database, Error, KeyspaceOptions};
+
+    /// A clock on which the next look panics, once it is set to.
+    #[derive(Debug, Default)]
+    struct Trap(AtomicBool);
+
+    impl Clock for Trap {
+        fn monotonic(&self) -> Duration {
+            assert!(!self.0.swap(false, Ordering::Relaxed), "the clock fell off the wall");
+            Duration::ZERO
+        }
+
+        fn unix_time(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// P9: a job that panics gives back what it claimed, is counted, and fails the database with its message; the process
+    /// and whoever waits go on.
+    #[test]
+    fn a_job_that_panics_gives_its_claim_back() {
+        for (threads, compacting) in [(0, false), (0, true), (2, false), (2, true)] {
+            let simulation = Simulation::new(1);
+            let clock = Arc::new(Trap::default());
+            let environment = file_system::Environment { clock: clock.clone(), ..simulation.environment() };
+            let database =
+                Database::builder("/db").environment(environment).background_threads(threads).open().unwrap();
+            let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+            keyspace.insert("key", "value").unwrap();
+            if compacting {
+                keyspace.flush().unwrap();
+            }
+            database.wait_until_idle().unwrap();
+            clock.0.store(true, Ordering::Relaxed);
+            let outcome = if compacting { keyspace.compact() } else { keyspace.flush() };
+            assert!(matches!(outcome, Err(Error::Failed { .. })), "{outcome:?}");
+            assert!(!clock.0.load(Ordering::Relaxed), "a job looked at the clock");
+            match database.health() {
+                Health::Failed { cause } => assert!(cause.to_string().contains("fell off the wall"), "{cause}"),
+                health => panic!("{health}"),
+            }
+            // The waiter is told as soon as the database has failed, which comes before the claim goes.
+            let core = &keyspace.handle.core;
+            for _ in 0..1000 {
+                if lock(&core.jobs).running() == 0 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let jobs = lock(&core.jobs);
+            assert_eq!((jobs.running(), jobs.compacting.len(), jobs.flushing.len()), (0, 0, 0));
+            drop(jobs);
+            assert!(matches!(database.wait_until_idle(), Err(Error::Failed { .. })));
+            assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
+        }
     }
 }

@@ -171,11 +171,13 @@ impl Keyspace {
     }
 
     /// Removes every row at once (P12): one log record and one manifest edit, whatever the size. Snapshots taken before
-    /// keep what they saw. Returns when it is durable.
+    /// keep what they saw. Returns when its record in the log is durable, and so is the clear. If the manifest's edit then
+    /// fails for want of room or the like, the rows are gone all the same and stay so: the call has succeeded,
+    /// [`health`](crate::Database::health) shows the cause, and the background tries the edit again.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert). After [`Error::DiskFull`](crate::Error::DiskFull) or
-    /// [`Error::Io`](crate::Error::Io) from the manifest the rows are gone all the same, and stay so.
+    /// As [`insert`](Self::insert): after [`Error::DiskFull`](crate::Error::DiskFull) and [`Error::Io`](crate::Error::Io)
+    /// nothing has changed.
     pub fn clear(&self) -> Result<()> {
         self.handle.core.restart_keyspace(&self.shared, RecordKind::ClearKeyspace)
     }

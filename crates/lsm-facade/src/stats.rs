@@ -14,6 +14,7 @@ use crate::core::KeyspaceShared;
 pub(crate) struct Counters {
     pub(crate) flushes: AtomicU64,
     pub(crate) flushed_bytes: AtomicU64,
+    pub(crate) failed_jobs: AtomicU64,
     pub(crate) stalls: AtomicU64,
     pub(crate) delays: AtomicU64,
     pub(crate) waited_ns: AtomicU64,
@@ -52,6 +53,8 @@ pub struct Stats {
     pub compaction_read_bytes: u64,
     /// Bytes of the tables that compactions wrote.
     pub compaction_written_bytes: u64,
+    /// Background jobs that failed or panicked, each attempt counted.
+    pub failed_jobs: u64,
     /// Commits that waited at a hard limit (P10).
     pub stalls: u64,
     /// Commits that were delayed above a soft limit (P10).
@@ -74,6 +77,7 @@ impl Stats {
         self.compactions = std::array::from_fn(|level| load(&counters.compactions[level]));
         self.compaction_read_bytes = load(&counters.compaction_read_bytes);
         self.compaction_written_bytes = load(&counters.compaction_written_bytes);
+        self.failed_jobs = load(&counters.failed_jobs);
         self.stalls = load(&counters.stalls);
         self.delays = load(&counters.delays);
         self.waited_ns = load(&counters.waited_ns);
@@ -89,6 +93,7 @@ impl fmt::Display for Stats {
         let compactions: u64 = self.compactions.iter().sum();
         let (read, written) = (self.compaction_read_bytes, self.compaction_written_bytes);
         writeln!(f, "compactions     {compactions} ({read} bytes read, {written} written)")?;
+        writeln!(f, "failed jobs     {}", self.failed_jobs)?;
         writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
         writeln!(f, "snapshots       {}", self.snapshots)?;
         writeln!(f, "block cache     {} bytes", self.block_cache_bytes)?;

@@ -256,11 +256,6 @@ impl Core {
         let pipeline = self.writable()?;
         let _changing = self.begin_change()?;
         let _one_at_a_time = crate::core::lock(&self.membership);
-        let logged = keyspace.unfinished_operation(SeqNo::MAX);
-        if let Some(at) = logged.filter(|_| keyspace.is_dropped() && kind == RecordKind::DropKeyspace) {
-            // An earlier call came as far as the log.
-            return self.finish_operation(keyspace, kind, at);
-        }
         let payload = encode_keyspace(keyspace.id);
         // Synced: the manifest edit below must not become durable before the record and all that precedes it (P5).
         let request = Request::new(Payload::new(kind, &payload), 1, commit_pipeline::Durability::Synced);
@@ -282,22 +277,27 @@ impl Core {
         keyspace.operation_logged(at);
         crate::core::lock(&self.restarted).push(Arc::clone(keyspace));
         self.update_pace(keyspace);
-        self.finish_operation(keyspace, kind, at)
+        match self.finish_operation(keyspace, at) {
+            // It has its effect, for readers and for recovery: the record stands in the log, which is kept from here on.
+            // So it succeeds, and the next job, flush, creation of the same name or opening brings the manifest up to it.
+            Err(error) if error.is_retryable() => {
+                self.operation_unfinished(keyspace, error);
+                Ok(())
+            }
+            finished => finished,
+        }
     }
 
-    /// The manifest edit of a clear or drop that stands in the log.
-    fn finish_operation(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind, at: SeqNo) -> Result<()> {
-        let change = match kind {
-            RecordKind::DropKeyspace => manifest::Change::DropKeyspace { id: keyspace.id },
-            _ => manifest::Change::ClearKeyspace { id: keyspace.id, at },
+    /// The manifest edit of a clear or drop that stands in the log. `membership` is held.
+    pub(crate) fn finish_operation(&self, keyspace: &Arc<KeyspaceShared>, at: SeqNo) -> Result<()> {
+        let change = match keyspace.is_dropped() {
+            true => manifest::Change::DropKeyspace { id: keyspace.id },
+            false => manifest::Change::ClearKeyspace { id: keyspace.id, at },
         };
         let edit = manifest::Edit::of(change).and(manifest::Change::RaiseLastSeqno(at));
-        // A certain failure changes nothing for readers or for recovery: the record stands in the log, which is kept
-        // from here on, and the next flush, clear, drop, creation of the same name or opening brings the manifest up to
-        // it.
         self.commit_installed_edit(edit)?;
         keyspace.end_operations(at);
-        if kind == RecordKind::DropKeyspace {
+        if keyspace.is_dropped() {
             // Not before: the log floor asks those that are listed what they need.
             self.keyspaces.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(keyspace);
         }
@@ -340,7 +340,7 @@ impl Core {
         let began = self.environment.clock.monotonic();
         self.request_look(keyspace);
         let has_room = || keyspace.is_dropped() || keyspace.pace.load(Ordering::Relaxed) != PACE_WAIT;
-        let waited = self.wait_for_jobs(|_| has_room());
+        let waited = self.wait_for_jobs(Some(keyspace.id), |_| has_room());
         let took = self.environment.clock.monotonic().saturating_sub(began);
         self.counters.waited_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
         self.writable()?;
