@@ -1,0 +1,123 @@
+//! Runs that once failed, or that random ones seldom reach, each under the name of what must hold.
+
+use file_system::{Crash, Fault, FaultEffect, FileOperation, Simulation};
+use lsm_facade::{Database, Durability, Error};
+
+use crate::check::state_of;
+use crate::run::DIR;
+
+fn small(simulation: &Simulation) -> Database {
+    let builder = Database::builder(DIR).environment(simulation.environment()).background_threads(0);
+    builder.log_segment_bytes(16 << 10).log_bytes_max(1 << 20).large_batch_bytes(2000).open().unwrap()
+}
+
+/// No temporary file can be made for an edit of the manifest: it fails with certainty (P8).
+fn fill_disk_for_edits(simulation: &Simulation) {
+    let fault = Fault::on(FileOperation::Create).path_contains("/db/.tmp").effect(FaultEffect::NoSpace);
+    simulation.files.inject(fault);
+}
+
+fn after(crash: Crash, simulation: &Simulation) -> Simulation {
+    Simulation::with_files(simulation.files.crash_image(crash, 1), 2)
+}
+
+/// P12: replay skips what `flushed_seqno` has passed, so a flush takes along a clear that the manifest lacks.
+#[test]
+fn a_clear_whose_edit_failed_survives_a_later_flush() {
+    let simulation = Simulation::new(1);
+    let database = small(&simulation);
+    let keyspace = database.keyspace("a").unwrap();
+    keyspace.insert("old", "1").unwrap();
+    keyspace.flush().unwrap();
+    fill_disk_for_edits(&simulation);
+    keyspace.clear().unwrap();
+    simulation.files.clear_faults();
+    assert!(keyspace.is_empty().unwrap());
+    keyspace.insert("new", "2").unwrap();
+    keyspace.flush().unwrap();
+    for crash in [Crash::Kill, Crash::PowerCut] {
+        let found = state_of(&small(&after(crash, &simulation)));
+        assert_eq!(found["a"], [(b"new".to_vec(), b"2".to_vec())], "{crash:?}");
+    }
+}
+
+/// P12, L5: the log floor waits for a drop that the manifest lacks, and a second call or a new keyspace completes it.
+#[test]
+fn a_drop_whose_edit_failed_is_not_forgotten() {
+    for again in [false, true] {
+        let simulation = Simulation::new(1);
+        let database = small(&simulation);
+        let (dropped, other) = (database.keyspace("dropped").unwrap(), database.keyspace("other").unwrap());
+        dropped.insert("old", "1").unwrap();
+        dropped.flush().unwrap();
+        fill_disk_for_edits(&simulation);
+        database.drop_keyspace("dropped").unwrap();
+        simulation.files.clear_faults();
+        assert_eq!(database.list_keyspaces(), ["other"]);
+        // Several segments' worth, so that the floor would pass the drop.
+        for round in 0..40_u32 {
+            other.insert(round.to_be_bytes(), [7; 1000]).unwrap();
+            other.flush().unwrap();
+        }
+        for crash in [Crash::Kill, Crash::PowerCut] {
+            assert_eq!(small(&after(crash, &simulation)).list_keyspaces(), ["other"], "{crash:?}");
+        }
+        if again {
+            assert!(matches!(database.drop_keyspace("dropped"), Err(Error::NoSuchKeyspace { .. })));
+        }
+        assert!(database.keyspace("dropped").unwrap().is_empty().unwrap());
+        for crash in [Crash::Kill, Crash::PowerCut] {
+            assert_eq!(small(&after(crash, &simulation)).list_keyspaces(), ["dropped", "other"], "{crash:?}");
+        }
+    }
+}
+
+/// P11, P12: the table of a batch stays while replay would still open it.
+#[test]
+fn a_batch_before_a_clear_whose_edit_failed_can_be_replayed() {
+    let simulation = Simulation::new(1);
+    let database = small(&simulation);
+    let keyspace = database.keyspace("a").unwrap();
+    let mut batch = database.batch();
+    batch.insert(&keyspace, "large", [7; 5000]).unwrap();
+    database.write(&batch).unwrap();
+    fill_disk_for_edits(&simulation);
+    keyspace.clear().unwrap();
+    // Everything that can be done while the manifest cannot be told.
+    while !matches!(database.run_one_job(), Err(Error::DiskFull { .. })) {}
+    simulation.files.clear_faults();
+    for crash in [Crash::Kill, Crash::PowerCut] {
+        assert!(state_of(&small(&after(crash, &simulation)))["a"].is_empty(), "{crash:?}");
+    }
+}
+
+/// M2, M6: a database that was killed while it was made or closed survives a power cut at any event of what comes next.
+#[test]
+fn a_power_cut_while_recovering_from_a_kill_leaves_a_database_that_opens() {
+    let simulation = Simulation::new(1);
+    let database = small(&simulation);
+    let keyspace = database.keyspace("a").unwrap();
+    for key in 0..40_u32 {
+        keyspace.insert(key.to_be_bytes(), [7; 1000]).unwrap();
+    }
+    keyspace.flush().unwrap();
+    keyspace.insert("last", "1").unwrap();
+    drop((database, keyspace));
+    for event in 0..=simulation.files.event_count() {
+        let killed = Simulation::with_files(simulation.files.crash_image_at(event, Crash::Kill, event), event);
+        let database = small(&killed);
+        let keyspace = database.keyspace("a").unwrap();
+        let found = keyspace.iter().count();
+        // So much that a recycled segment is written over.
+        for key in 0..20_u32 {
+            keyspace.with_durability(Durability::Buffered).insert(key.to_be_bytes(), [7; 1000]).unwrap();
+        }
+        for second in 0..=killed.files.event_count() {
+            let image = killed.files.crash_image_at(second, Crash::PowerCut, second);
+            let again = Simulation::with_files(image, second);
+            let builder = Database::builder(DIR).environment(again.environment()).background_threads(0);
+            let opened = builder.log_segment_bytes(16 << 10).open();
+            assert!(opened.is_ok(), "killed at {event} with {found} rows, cut at {second}: {opened:?}");
+        }
+    }
+}
