@@ -88,6 +88,8 @@ pub struct PipelineCounts {
 /// a handful of atomic operations; see the crate's README for figures.
 pub struct Pipeline<J: Journal> {
     journal: J,
+    /// Held while a writer prepares a segment. Before `order`.
+    preparing: Mutex<()>,
     order: Mutex<Order<J>>,
     queue: PublishQueue,
     sync: GroupSync,
@@ -128,6 +130,7 @@ impl<J: Journal> Pipeline<J> {
         let base = journal.durable();
         Self {
             journal,
+            preparing: Mutex::new(()),
             order: Mutex::new(Order { tail: Some(tail), last, next_ticket: 0, ticket_limit: in_flight_max as u64 }),
             queue: PublishQueue::new(in_flight_max, last, cores),
             sync: GroupSync::new(),
@@ -256,7 +259,8 @@ impl<J: Journal> Pipeline<J> {
         PipelineCounts { commits, syncs, synced }
     }
 
-    /// Refuses later commits, waits for those in flight, and hands out the tail for the log's last record.
+    /// Refuses later commits, waits for those in flight and for whoever prepares a segment, and hands out the tail for the
+    /// log's last record. No writer creates a file any more when this returns.
     ///
     /// # Errors
     /// - [`CloseError::AlreadyClosed`] to all but the first.
@@ -267,6 +271,10 @@ impl<J: Journal> Pipeline<J> {
             (order.tail.take().ok_or(CloseError::AlreadyClosed)?, order.next_ticket)
         };
         self.queue.wait_until(u64::MAX, || self.queue.published() >= tickets || self.failure.is_set());
+        if !planted_faults::planted("commit-pipeline-close-passes-a-preparing-writer") {
+            // P9: whoever prepares has no ticket yet. Who takes this lock later finds the tail gone.
+            drop(lock(&self.preparing));
+        }
         match self.failure() {
             Some(cause) => Err(CloseError::Failed(cause)),
             None => Ok(tail),
@@ -326,6 +334,11 @@ impl<J: Journal> Pipeline<J> {
 
     #[cold]
     fn prepare_segment<E>(&self) -> Result<(), CommitError<E, J::Error>> {
+        let _until_it_is_made = lock(&self.preparing);
+        // P9: looked at after the lock is taken, because closing takes the tail before it waits for the lock.
+        if lock(&self.order).tail.is_none() {
+            return Err(CommitError::Closed);
+        }
         self.journal.prepare_segment().map_err(|error| {
             if J::is_certain(&error) {
                 CommitError::NoRoom(error)

@@ -6,8 +6,10 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use commit_pipeline::{CloseError, CommitError, Durability, Pipeline, PipelineOptions, Request};
 use internal_key::SeqNo;
@@ -171,7 +173,7 @@ fn no_room_in_the_log_is_certain() {
     assert!(fixture.pipeline.failure().is_none());
     fixture.pipeline.journal().script().failing_prepare = None;
     assert_eq!(fixture.commit(3, Durability::Buffered).unwrap(), seqno(5), "P1: the refused batches took no seqno");
-    assert_eq!(fixture.pipeline.journal().script().prepared, 2, "prepared until the record fitted");
+    assert_eq!(fixture.pipeline.journal().prepared.load(Ordering::Relaxed), 2, "prepared until the record fitted");
 }
 
 /// P8: an uncertain failure to make room fails the database.
@@ -347,6 +349,39 @@ fn waiting_commits_share_one_sync() {
     let counts = fixture.pipeline.counts();
     assert_eq!((counts.commits, counts.synced), (1 + FOLLOWERS, 1 + FOLLOWERS));
     assert_eq!(counts.syncs, 2, "one for the leader, one for all who came meanwhile");
+}
+
+/// P9: closing returns only when whoever prepares a segment has done so: after it nobody creates a file.
+#[test]
+fn closing_waits_for_whoever_prepares_a_segment() {
+    static INSIDE: Barrier = Barrier::new(2);
+    static RELEASE: Barrier = Barrier::new(2);
+    let mut log = FakeLog::new(4);
+    log.script().ready = 0;
+    log.in_prepare = || {
+        INSIDE.wait();
+        RELEASE.wait();
+    };
+    let fixture = Arc::new(Fixture::over(log, 4));
+    let writer = thread::spawn({
+        let fixture = Arc::clone(&fixture);
+        move || fixture.commit(1, Durability::Buffered)
+    });
+    INSIDE.wait();
+    let (closed, was_closed) = mpsc::channel();
+    let closer = thread::spawn({
+        let fixture = Arc::clone(&fixture);
+        move || {
+            fixture.pipeline.close().unwrap();
+            closed.send(fixture.pipeline.journal().prepared.load(Ordering::Relaxed)).unwrap();
+        }
+    });
+    assert!(was_closed.recv_timeout(Duration::from_millis(50)).is_err(), "closed while a segment was in the making");
+    RELEASE.wait();
+    assert_eq!(was_closed.recv().unwrap(), 1, "the segment was made before closing returned");
+    closer.join().unwrap();
+    assert!(matches!(writer.join().unwrap(), Err(CommitError::Closed)));
+    assert!(matches!(fixture.commit(1, Durability::Buffered), Err(CommitError::Closed)));
 }
 
 /// L4: while the log holds its claims a synced commit sleeps instead of syncing again and again.

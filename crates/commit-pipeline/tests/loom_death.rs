@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use commit_pipeline::{CloseError, CommitError, Durability};
 use loom::sync::Arc;
+use loom::sync::atomic::Ordering;
 use loom::thread;
 use support::{FakeLog, Fixture, seqno};
 
@@ -82,5 +83,30 @@ fn closing_waits_for_those_in_flight() {
             Err(CommitError::Closed) => assert_eq!(tail.next, 0),
             Err(other) => panic!("{other:?}"),
         }
+    });
+}
+
+/// P9: a writer that found no segment ready and prepares one has no ticket yet; closing waits for it all the same, and
+/// one that comes later is refused before it prepares anything. So nobody creates a file once closing has returned.
+#[test]
+fn closing_waits_for_whoever_prepares_a_segment() {
+    loom::model(|| {
+        let log = FakeLog::new(2);
+        log.script().ready = 0;
+        log.script().segment = 2;
+        let fixture = Arc::new(Fixture::over(log, 2));
+        let writer = thread::spawn({
+            let fixture = Arc::clone(&fixture);
+            move || fixture.commit(1, Durability::Buffered)
+        });
+        let tail = fixture.pipeline.close().unwrap();
+        let prepared = fixture.pipeline.journal().prepared.load(Ordering::Relaxed);
+        match writer.join().unwrap() {
+            Ok(last) => assert_eq!((last, tail.next), (seqno(1), 1)),
+            Err(CommitError::Closed) => assert_eq!(tail.next, 0),
+            Err(other) => panic!("{other:?}"),
+        }
+        let now = fixture.pipeline.journal().prepared.load(Ordering::Relaxed);
+        assert_eq!(prepared, now, "P9: a segment was prepared after closing had returned");
     });
 }

@@ -237,6 +237,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "loom: -p commit-pipeline --test loom_sync",
     },
     Fault {
+        name: "commit-pipeline-close-passes-a-preparing-writer",
+        breaks: "P9",
+        caught_by: "loom: -p commit-pipeline --test loom_death closing_waits_for_whoever_prepares",
+    },
+    Fault {
         name: "commit-pipeline-counted-before-stamped",
         breaks: "P3",
         caught_by: "loom: -p commit-pipeline --test loom_publish queue_publishes",

@@ -62,7 +62,6 @@ pub(crate) struct Script {
     pub(crate) segment: u64,
     /// Syncs do not raise what is durable.
     pub(crate) holds_claims: bool,
-    pub(crate) prepared: u64,
     pub(crate) syncs: u64,
     /// The first seqno of every record accepted, in log order.
     pub(crate) accepted: Vec<SeqNo>,
@@ -73,9 +72,13 @@ pub(crate) struct Script {
 pub(crate) struct FakeLog {
     pub(crate) cells: Vec<AtomicU64>,
     pub(crate) durable: AtomicU64,
+    /// How many segments were prepared. An atomic, so that a model can interrupt whoever prepares one.
+    pub(crate) prepared: AtomicU64,
     script: Mutex<Script>,
     /// Called inside each sync, with the position: where tests hold a sync open.
     pub(crate) in_sync: fn(u64),
+    /// Called inside each preparation of a segment.
+    pub(crate) in_prepare: fn(),
 }
 
 impl FakeLog {
@@ -83,8 +86,10 @@ impl FakeLog {
         Self {
             cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
             durable: AtomicU64::new(0),
+            prepared: AtomicU64::new(0),
             script: Mutex::new(Script { ready: cells as u64, ..Script::default() }),
             in_sync: |_| {},
+            in_prepare: || {},
         }
     }
 
@@ -138,12 +143,13 @@ impl Journal for FakeLog {
     }
 
     fn prepare_segment(&self) -> Result<(), FakeError> {
-        let mut script = self.script();
-        if let Some(error) = &script.failing_prepare {
+        (self.in_prepare)();
+        if let Some(error) = &self.script().failing_prepare {
             return Err(error.clone());
         }
+        self.prepared.fetch_add(1, Ordering::Relaxed);
+        let mut script = self.script();
         script.ready += script.segment;
-        script.prepared += 1;
         Ok(())
     }
 
