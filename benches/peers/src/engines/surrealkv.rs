@@ -1,0 +1,172 @@
+//! SurrealKV.
+
+use std::path::Path;
+
+use surrealkv::{
+    CompactRangeOptions, CompressionType, Durability, LSMIterator, Mode, Options, Transaction, Tree, TreeBuilder,
+};
+use tokio::runtime::Runtime;
+
+use crate::data::{Key, VALUE_BYTES};
+use crate::engine::{BACKGROUND_THREADS, BLOCK_BYTES, Direction, Engine, Kind, Look, Outcome, Seek, Settings};
+use crate::process;
+
+/// What is known of it.
+pub(crate) fn kind() -> Kind {
+    Kind {
+        name: "surrealkv",
+        version: "1.2.0",
+        settings: "memtable of 32 MiB (counts keys and nodes; values, as much again, come on top), cache as given, 10 filter \
+                   bits, blocks of 4 KiB, snappy from level 2 on where others have lz4, runtime of 2 threads; a \
+                   transaction for each operation, one for many seeks; synced: log preallocated, `Durability::Immediate`",
+        open,
+        is_immutable: |name| name.ends_with(".sst"),
+        reads_in_place: false,
+        survives_kill: true,
+    }
+}
+
+struct SurrealKv {
+    tree: Tree,
+    runtime: Runtime,
+    durability: Durability,
+}
+
+fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(BACKGROUND_THREADS).enable_all().build()?;
+    let (none, snappy) = (CompressionType::None, CompressionType::SnappyCompression);
+    let mut options = Options::new()
+        .with_path(dir.to_path_buf())
+        .with_wal_preallocation(settings.synced)
+        .with_block_cache_capacity(settings.cache_bytes);
+    if settings.compressed {
+        options = options.with_compression_per_level(vec![none, none, snappy, snappy, snappy, snappy]);
+    }
+    options.block_size = BLOCK_BYTES as usize;
+    options.max_memtable_size = 32 << 20;
+    let tree = {
+        let _context = runtime.enter();
+        TreeBuilder::with_options(options).build()?
+    };
+    let durability = if settings.synced { Durability::Immediate } else { Durability::Eventual };
+    Ok(Box::new(SurrealKv { tree, runtime, durability }))
+}
+
+impl SurrealKv {
+    /// One transaction that only writes.
+    fn write(&self, work: impl FnOnce(&mut Transaction) -> surrealkv::Result<()>) -> Outcome {
+        let mut transaction = self.tree.begin_with_mode(Mode::WriteOnly)?.with_durability(self.durability);
+        work(&mut transaction)?;
+        Ok(self.runtime.block_on(transaction.commit())?)
+    }
+
+    fn reading(&self) -> Outcome<Transaction> {
+        Ok(self.tree.begin_with_mode(Mode::ReadOnly)?)
+    }
+}
+
+/// Looks at rows from where the iterator stands.
+fn walk(rows: &mut impl LSMIterator, direction: Direction, look: Look<'_>) -> Outcome {
+    while rows.valid() {
+        let value = rows.value()?;
+        if !look(rows.key().user_key(), value.as_ref()) {
+            return Ok(());
+        }
+        match direction {
+            Direction::Forward => rows.next()?,
+            Direction::Backward => rows.prev()?,
+        };
+    }
+    Ok(())
+}
+
+impl Engine for SurrealKv {
+    fn put(&self, key: &[u8], value: &[u8]) -> Outcome {
+        self.write(|transaction| transaction.set(key, value))
+    }
+
+    fn put_many(&self, rows: &[(Key, [u8; VALUE_BYTES])]) -> Outcome {
+        self.write(|transaction| rows.iter().try_for_each(|(key, value)| transaction.set(&key[..], &value[..])))
+    }
+
+    fn delete(&self, key: &[u8]) -> Outcome {
+        self.write(|transaction| transaction.delete(key))
+    }
+
+    fn get(&self, key: &[u8], seen: &mut dyn FnMut(&[u8])) -> Outcome<bool> {
+        let value = self.reading()?.get(key)?;
+        if let Some(value) = &value {
+            seen(value);
+        }
+        Ok(value.is_some())
+    }
+
+    fn get_many(&self, keys: &[Key], seen: &mut dyn FnMut(usize, &[u8])) -> Outcome {
+        let transaction = self.reading()?;
+        for (place, key) in keys.iter().enumerate() {
+            if let Some(value) = transaction.get(&key[..])? {
+                seen(place, &value);
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&self, from: Option<&[u8]>, direction: Direction, look: Look<'_>) -> Outcome {
+        let transaction = self.reading()?;
+        match (from, direction) {
+            (None, Direction::Forward) => {
+                let mut rows = transaction.iter()?;
+                rows.seek_first()?;
+                walk(&mut rows, direction, look)
+            }
+            (None, Direction::Backward) => {
+                let mut rows = transaction.iter()?;
+                rows.seek_last()?;
+                walk(&mut rows, direction, look)
+            }
+            (Some(key), Direction::Forward) => {
+                let mut rows = transaction.scan(key..)?;
+                rows.seek_first()?;
+                walk(&mut rows, direction, look)
+            }
+            (Some(key), Direction::Backward) => {
+                let mut rows = transaction.scan(..=key)?;
+                rows.seek_last()?;
+                walk(&mut rows, direction, look)
+            }
+        }
+    }
+
+    fn seek_often(&self, work: &mut dyn FnMut(Seek<'_>) -> Outcome) -> Outcome {
+        let transaction = self.reading()?;
+        let mut rows = transaction.iter()?;
+        work(&mut |from, look| {
+            rows.seek(from)?;
+            walk(&mut rows, Direction::Forward, look)
+        })
+    }
+
+    fn settle(&self) -> Outcome {
+        process::wait_until_quiet(|| true);
+        Ok(())
+    }
+
+    fn compact(&self) -> Outcome<bool> {
+        let options = CompactRangeOptions { flush_memtable: true, ..CompactRangeOptions::default() };
+        self.tree.compact_range(None, None, &options)?;
+        Ok(true)
+    }
+
+    fn live_bytes(&self) -> Outcome<Option<u64>> {
+        Ok(None)
+    }
+}
+
+impl Drop for SurrealKv {
+    fn drop(&mut self) {
+        if let Err(error) = self.runtime.block_on(self.tree.close()) {
+            eprintln!("closing failed: {error}");
+        }
+    }
+}
