@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::shell::Outcome;
-use crate::{checks, crash, loom, main_job, model, mutants, tidy};
+use crate::{checks, crash, kill, loom, main_job, model, mutants, tidy};
 
 /// How `ci` is run.
 #[derive(clap::Args)]
@@ -22,6 +22,9 @@ const MODEL_SEEDS: u64 = 100;
 /// Seeds of the crash test that every run of CI tries. More by hand: `cargo xtask crash --seeds 200`.
 const CRASH_SEEDS: u64 = 10;
 
+/// Processes that every run of CI kills. More by hand: `cargo xtask kill --kills 300`.
+const KILLS: u64 = 60;
+
 /// A step's name and what it runs.
 type Step = (&'static str, fn() -> Outcome);
 
@@ -37,6 +40,7 @@ const STEPS: &[(Step, bool)] = &[
     (("loom", || loom::run(&loom::Options::default())), true),
     (("model", || model::run(&model::Options::short(MODEL_SEEDS))), false),
     (("crash", || crash::run(&crash::Options::short(CRASH_SEEDS))), false),
+    (("kill", || kill::run(&kill::Options::short(KILLS))), false),
     (("main-job", main_job::main_job), false),
     (("mutants", || mutants::run(&mutants::Options::default())), true),
 ];

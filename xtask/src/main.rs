@@ -1,8 +1,9 @@
 //! The verbs of development: `cargo xtask ci` is what CI runs, and each of its steps is a verb of its own.
 //!
 //! ```text
-//!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model ─▶ crash ─▶ main-job ─▶ mutants
-//!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, mutants --only NAME
+//!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model
+//!                  ─▶ crash ─▶ kill ─▶ main-job ─▶ mutants
+//!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, mutants --only NAME
 //! ```
 //!
 //! One file a verb; [`shell`] runs commands for all of them. Standard library, `clap` and `serde_json` alone: this is
@@ -13,6 +14,7 @@ mod checks;
 mod ci;
 mod crash;
 mod golden;
+mod kill;
 mod loom;
 mod main_job;
 mod model;
@@ -57,6 +59,8 @@ enum Verb {
     Model(model::Options),
     /// Crashes the database at every event of random runs, and recovers it
     Crash(crash::Options),
+    /// Kills the database in a process of its own at random moments, and opens it again
+    Kill(kill::Options),
     /// Runs the main job on real input: once whole, and once killed in the middle and taken up again
     MainJob,
     /// Plants each fault of the registry and demands that its test fails
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Golden(options) => golden::run(&options),
         Verb::Model(options) => model::run(&options),
         Verb::Crash(options) => crash::run(&options),
+        Verb::Kill(options) => kill::run(&options),
         Verb::MainJob => main_job::main_job(),
         Verb::Mutants(options) => mutants::run(&options),
         Verb::Bench(options) => bench::run(&options),

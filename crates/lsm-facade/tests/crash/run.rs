@@ -250,8 +250,13 @@ pub(crate) struct Run {
     pub(crate) keys: KeyGenerator,
     pub(crate) values: ValueGenerator,
     snapshots: Vec<Snapshot>,
+    /// What the model held at each tick from the first on, once the run is over: asked for at every crash point.
+    history: Vec<BTreeMap<KeyspaceId, Vec<Row>>>,
     met: Met,
 }
+
+/// What a crash may leave: the rows of each keyspace by its name.
+pub(crate) type Allowed<'a> = BTreeMap<&'a str, &'a [Row]>;
 
 impl Run {
     /// Before its first step.
@@ -268,6 +273,7 @@ impl Run {
             keys: KeyGenerator::up_to(60, &mut rng),
             values: ValueGenerator::up_to(400),
             snapshots: Vec::new(),
+            history: Vec::new(),
             met: Met::default(),
             rng,
         }
@@ -286,6 +292,9 @@ impl Run {
         let expected: State =
             self.keyspaces.iter().map(|(name, (_, id))| (name.to_string(), self.rows(*id, self.now()))).collect();
         assert_same(&state_of(self.db()), &expected, "before any crash");
+        let at = |tick| SeqNo::new(tick).expect("ticks are few");
+        let lives = |at| self.model.keyspaces(at).map(|id| (id, self.rows(id, at))).collect();
+        self.history = (0..=self.now().get()).map(|tick| lives(at(tick))).collect();
         self.count();
         let Met { commits, flushes, compactions, .. } = self.met;
         let enough = commits >= plan.commits_min && flushes >= 2 && compactions >= 1;
@@ -509,7 +518,7 @@ impl Run {
     }
 
     /// What the model says that the database may hold after the first `events` events, newest first.
-    pub(crate) fn allowed(&self, events: u64, crash: Crash, during: bool) -> Vec<(SeqNo, State)> {
+    pub(crate) fn allowed<'a>(&'a self, events: u64, crash: Crash, during: bool) -> Vec<(SeqNo, Allowed<'a>)> {
         let kept = |tick: &&Tick| tick.returned <= events && (crash == Crash::Kill || tick.synced);
         let first = self.ticks.iter().rev().find(kept).map_or(SeqNo::ZERO, |tick| tick.at);
         let reached = events + u64::from(during);
@@ -520,9 +529,12 @@ impl Run {
             let lives = self.lives.iter().filter(|life| life.dropped.is_none_or(|dropped| dropped > at));
             let (sure, perhaps): (Vec<_>, Vec<_>) =
                 lives.filter(|life| life.created.0 < reached).partition(|life| life.created.1 <= events);
-            let with = |lives: &[&Life]| -> State {
-                lives.iter().map(|life| (life.name.to_owned(), self.rows(life.id, at))).collect()
+            // A keyspace that was made after a tick is empty at it.
+            let rows = |life: &Life| -> &'a [Row] {
+                self.history[at.get() as usize].get(&life.id).map_or(&[][..], Vec::as_slice)
             };
+            let with =
+                |lives: &[&'a Life]| -> Allowed<'a> { lives.iter().map(|life| (life.name, rows(life))).collect() };
             allowed.push((at, with(&sure)));
             // One creation at a time is under way.
             if !perhaps.is_empty() {
