@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use commit_pipeline::{Pipeline, PipelineOptions};
 use compaction::Scheduler;
 use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
-use manifest::{Change, Edit, KeyspaceState, ManifestError, ManifestStore, OpenMode, TableEntry};
+use manifest::{Change, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry};
 use skiplist_memtable::{Memtable, Reservation};
 use version_history::{Frontier, SnapshotRegistry};
 use write_ahead_log::{Log, LogOptions, LogPosition, Record, RecordKind, ReplayOptions, ReplayReport, SegmentName};
@@ -134,21 +134,10 @@ impl RecoveredKeyspace {
 
 fn replay(parts: &Parts) -> Result<Recovered> {
     let manifest = parts.manifest.current();
-    let mut keyspaces = BTreeMap::new();
-    for state in manifest.keyspaces.values() {
-        let options = stored_options(parts, state)?;
-        let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
-        let recovered = RecoveredKeyspace {
-            id: state.id,
-            name: state.name.clone(),
-            flushed_seqno: state.flushed_seqno.max(state.created_seqno),
-            super_version: Arc::new(SuperVersion::new(active, parts.version_of(state))),
-            options,
-            dropped: None,
-            cleared: None,
-        };
-        keyspaces.insert(state.id, recovered);
+    if manifest.log_floor == LogFloor::default() {
+        return without_log(parts);
     }
+    let mut keyspaces = keyspaces_of(parts, &manifest)?;
     let mut last_seqno = manifest.last_seqno;
     let mut referenced = BTreeSet::new();
     let on_record = |record: Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -173,6 +162,26 @@ fn replay(parts: &Parts) -> Result<Recovered> {
         tracing::warn!(bytes = report.cut_bytes, at = %report.end, "the log ended in an incomplete write, which was cut");
     }
     Ok(Recovered { keyspaces, referenced, last_seqno, report: Some(report) })
+}
+
+/// The keyspaces as the manifest has them, with empty memtables.
+fn keyspaces_of(parts: &Parts, manifest: &Manifest) -> Result<BTreeMap<KeyspaceId, RecoveredKeyspace>> {
+    let mut keyspaces = BTreeMap::new();
+    for state in manifest.keyspaces.values() {
+        let options = stored_options(parts, state)?;
+        let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
+        let keyspace = RecoveredKeyspace {
+            id: state.id,
+            name: state.name.clone(),
+            flushed_seqno: state.flushed_seqno.max(state.created_seqno),
+            super_version: Arc::new(SuperVersion::new(active, parts.version_of(state))),
+            options,
+            dropped: None,
+            cleared: None,
+        };
+        keyspaces.insert(state.id, keyspace);
+    }
+    Ok(keyspaces)
 }
 
 /// Applies one record and returns how many sequence numbers it holds.
@@ -392,8 +401,7 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
         ..LogOptions::default()
     };
     let manifest = parts.manifest.current();
-    let no_log_yet = manifest.log_floor == manifest::LogFloor::default();
-    let (log, tail, recovered) = if no_log_yet {
+    let (log, tail, recovered) = if manifest.log_floor == LogFloor::default() {
         let (log, tail) = Log::create(
             &parts.environment,
             &parts.paths.log_dir(),
@@ -402,16 +410,10 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
             manifest.next_segment_id,
         )?;
         let start = log.first_segment();
-        let edit = Edit::of(Change::RaiseLogFloor(manifest::LogFloor { segment: start.id, salt: start.salt }))
+        let edit = Edit::of(Change::RaiseLogFloor(LogFloor { segment: start.id, salt: start.salt }))
             .and(parts.taken_ids(&log));
         parts.commit_edit(edit).map_err(EditError::into_error)?;
-        let recovered = Recovered {
-            keyspaces: BTreeMap::new(),
-            referenced: BTreeSet::new(),
-            last_seqno: manifest.last_seqno,
-            report: None,
-        };
-        (log, tail, with_empty_keyspaces(&parts, recovered)?)
+        (log, tail, without_log(&parts)?)
     } else {
         let recovered = replay(&parts)?;
         let report = recovered.report.as_ref().expect("replay makes a report");
@@ -459,23 +461,15 @@ impl RecoveredKeyspace {
     }
 }
 
-/// The keyspaces of a database that has no log yet.
-fn with_empty_keyspaces(parts: &Parts, mut recovered: Recovered) -> Result<Recovered> {
-    for state in parts.manifest.current().keyspaces.values() {
-        let options = stored_options(parts, state)?;
-        let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
-        let keyspace = RecoveredKeyspace {
-            id: state.id,
-            name: state.name.clone(),
-            options,
-            flushed_seqno: state.flushed_seqno,
-            super_version: Arc::new(SuperVersion::new(active, parts.version_of(state))),
-            dropped: None,
-            cleared: None,
-        };
-        recovered.keyspaces.insert(state.id, keyspace);
-    }
-    Ok(recovered)
+/// What there is without a log: it has ended, or none was begun yet.
+fn without_log(parts: &Parts) -> Result<Recovered> {
+    let manifest = parts.manifest.current();
+    Ok(Recovered {
+        keyspaces: keyspaces_of(parts, &manifest)?,
+        referenced: BTreeSet::new(),
+        last_seqno: manifest.last_seqno,
+        report: None,
+    })
 }
 
 /// Makes durable what opening saw (M2, L4): replayed clears and drops, what lies beyond the last claim, the manifest.
@@ -556,7 +550,8 @@ fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
 
 /// Closes: jobs end, the log gets its end and is synced, the manifest vouches for it (L3), the lock goes.
 ///
-/// Idempotent. What is in memtables stays in the log: closing is prompt.
+/// Idempotent. What is in memtables stays in the log: closing is prompt. Where nothing is, the log ends: there is nothing
+/// to replay, and it is removed.
 pub(crate) fn close(core: &Core) -> Result<()> {
     // Held to the end: whoever closes second returns when it is closed.
     let mut directory_lock = lock(&core.directory_lock);
@@ -575,12 +570,21 @@ pub(crate) fn close(core: &Core) -> Result<()> {
 
 fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     let mut tail = pipeline.close()?;
+    let log = pipeline.journal();
     let mut changes = core.log_progress(&[]);
-    let end = pipeline.journal().close(&mut tail)?;
+    let needed = core.keyspace_list().iter().any(|keyspace| keyspace.oldest_unflushed(&[]).is_some())
+        && !planted_faults::planted("log-ended-while-it-is-needed");
+    let end = log.close(&mut tail)?;
     changes.push(Change::RaiseClaim(claim(end)));
+    if !needed {
+        changes.push(Change::EndLog);
+    }
     changes.push(Change::RaiseLastSeqno(pipeline.next_seqno().before()));
     changes.push(Change::SetClosedCleanly(true));
     core.tidy_up();
     core.commit_edit(Edit { changes }).map_err(EditError::into_error)?;
+    if !needed && let Err(error) = log.remove(tail) {
+        tracing::warn!(%error, "a segment of a log that has ended stays behind until the next opening");
+    }
     Ok(())
 }

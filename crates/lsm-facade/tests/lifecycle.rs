@@ -456,6 +456,45 @@ fn an_unknown_manifest_edit_fails_the_database() {
     assert!(contents(&database) == expected);
 }
 
+/// L5, M2: a database that is closed when all is flushed leaves no log, whatever a power cut makes of that; one write later
+/// it leaves one.
+#[test]
+fn a_log_with_nothing_in_it_ends_with_the_database() {
+    let log = |simulation: &Simulation| {
+        let files = listing(&*simulation.files, Path::new(DB)).into_keys();
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "wal")).count()
+    };
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).open().unwrap();
+    fill(&database);
+    for name in database.list_keyspaces() {
+        keyspace(&database, &name).flush().unwrap();
+    }
+    database.wait_until_idle().unwrap();
+    let expected = contents(&database);
+    let last = database.snapshot().unwrap().seqno();
+    database.close().unwrap();
+    assert_eq!(log(&simulation), 0, "nothing is needed of the log");
+    let reader = builder(&simulation).read_only(true).open().unwrap();
+    assert!(contents(&reader) == expected);
+    drop(reader);
+    for crash in [Crash::Kill, Crash::PowerCut] {
+        for seed in 0..8 {
+            let simulation = Simulation::with_files(simulation.files.crash_image(crash, seed), seed);
+            let database = builder(&simulation).open().unwrap();
+            assert!(contents(&database) == expected);
+            assert!(database.snapshot().unwrap().seqno() >= last, "P6: no sequence number is given out twice");
+            let one = keyspace(&database, "left").with_durability(Durability::Synced);
+            one.insert(key(7), b"again").unwrap();
+            let after = contents(&database);
+            database.close().unwrap();
+            assert!(log(&simulation) > 0, "the log of the write stays");
+            let database = builder(&simulation).open().unwrap();
+            assert!(contents(&database) == after);
+        }
+    }
+}
+
 /// P7: what was written before `persist` or with `Synced` survives a power cut, and what was not is lost as a suffix.
 #[test]
 fn persisted_writes_survive_a_power_cut() {

@@ -118,6 +118,7 @@ impl Manifest {
                     self.raise_next_segment(floor.segment);
                 }
             }
+            Change::EndLog => self.log_floor = LogFloor::default(),
             Change::RaiseLastSeqno(seqno) => self.last_seqno = self.last_seqno.max(*seqno),
             Change::RaiseNextIds { table, segment, job, epoch } => {
                 self.next_table_id = self.next_table_id.max(*table);

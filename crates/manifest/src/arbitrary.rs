@@ -165,6 +165,7 @@ fn change() -> impl Strategy<Value = Change> {
             epoch: Epoch(epoch),
         }),
         any::<bool>().prop_map(Change::SetClosedCleanly),
+        Just(Change::EndLog),
     ]
 }
 

@@ -68,6 +68,8 @@ pub enum Change {
     RaiseClaim(Claim),
     /// Replay begins here from now on. A smaller segment changes nothing.
     RaiseLogFloor(LogFloor),
+    /// Nothing in the log is needed any longer: there is nothing to replay, until a floor is raised again.
+    EndLog,
     /// The largest sequence number is at least this.
     RaiseLastSeqno(SeqNo),
     /// Ids below these are taken. Smaller ones change nothing.

@@ -202,6 +202,7 @@ fn write_change(out: &mut String, change: &Change) {
             let ids = format!("\"table\": {table}, \"segment\": {segment}, \"job\": {job}, \"epoch\": {epoch}");
             write!(out, "{{\"raise_next_ids\": {{{ids}}}}}")
         }
+        Change::EndLog => write!(out, "{{\"end_log\": {{}}}}"),
         Change::SetClosedCleanly(to) => write!(out, "{{\"set_closed_cleanly\": {{\"to\": {to}}}}}"),
     };
 }
@@ -247,6 +248,7 @@ fn read_change(value: Value<'_>) -> Result<Change, DecodeError> {
             job: JobId(object.field("job")?.u64()?),
             epoch: Epoch(object.field("epoch")?.u64()?),
         },
+        "end_log" => Change::EndLog,
         "set_closed_cleanly" => Change::SetClosedCleanly(object.field("to")?.bool()?),
         _ => return Err(spot.unsupported("a known change", format!("{name:?}"))),
     };

@@ -68,6 +68,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p write-ahead-log --test crash a_crash_while_resuming_is_recovered_from",
     },
     Fault {
+        name: "log-ended-while-it-is-needed",
+        breaks: "L5",
+        caught_by: "-p lsm-facade --test lifecycle a_log_with_nothing_in_it_ends_with_the_database",
+    },
+    Fault {
         name: "memtable-ranges-overlap",
         breaks: "K1",
         caught_by: "-p skiplist-memtable --test memtable agrees_with_a_sorted_map",

@@ -179,11 +179,14 @@ impl Log {
     /// Begins a new log in `dir`, whose first segment gets the id `first`. Creates `dir` if it does not exist and makes
     /// it durable in its parent. Can be interrupted anywhere and simply done again (M6).
     ///
+    /// Segments with smaller ids are those of a log that has ended: they are let be, until
+    /// [`remove_unnamed`](Self::remove_unnamed) is called.
+    ///
     /// `database_id` marks every segment; `first_segment().salt` belongs in the manifest's floor before the first record.
     ///
     /// # Errors
-    /// [`LogError::NotEmpty`] if a segment in `dir` holds records; [`LogError::NotPrepared`] if the directory or segment
-    /// cannot be made.
+    /// [`LogError::NotEmpty`] if a segment in `dir` with an id of at least `first` holds records;
+    /// [`LogError::NotPrepared`] if the directory or segment cannot be made.
     pub fn create(
         environment: &Environment,
         dir: &Path,
@@ -196,7 +199,8 @@ impl Log {
         if let Some(parent) = dir.parent() {
             environment.files.sync_dir(parent).map_err(certain)?;
         }
-        if let Some(path) = crate::reader::holds_records(environment, dir).map_err(|e| LogError::Io(Arc::new(e)))? {
+        let holds_records = crate::reader::holds_records(environment, dir, first);
+        if let Some(path) = holds_records.map_err(|error| LogError::Io(Arc::new(error)))? {
             return Err(LogError::NotEmpty { path });
         }
         let maker = SegmentMaker { environment: environment.clone(), dir: dir.to_owned(), database_id, options };
@@ -660,6 +664,26 @@ impl Log {
             }
         }
         Ok(self.durable())
+    }
+
+    /// Ends the log: removes every segment that nobody holds, and returns how many. Call only after
+    /// [`close`](Self::close), and after a manifest that names no floor is durable (**L5**). What stays, because a pin or
+    /// a failure keeps it, [`remove_unnamed`](Self::remove_unnamed) removes after the next opening.
+    ///
+    /// # Errors
+    /// The first file that could not be removed; the others are.
+    pub fn remove(&self, tail: LogTail) -> Result<usize, FileError> {
+        // It holds the current segment.
+        drop(tail);
+        let files: Vec<(PathBuf, Option<u64>)> = {
+            let mut state = lock(&self.shared.state);
+            let State { live, retired, recycled, .. } = &mut *state;
+            let segments = live.iter().map(|live| &live.segment).chain(&*retired);
+            let free = segments.filter(|segment| Arc::strong_count(segment) == 1);
+            let free = free.map(|segment| segment_path(&self.shared.maker.dir, segment.name.id));
+            free.chain(recycled.drain(..)).map(|path| (path, None)).collect()
+        };
+        self.give_up(files, Recycled::default()).map(|report| report.removed)
     }
 
     /// Remembers the first failure and returns it, whichever it was.

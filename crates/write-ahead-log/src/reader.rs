@@ -40,13 +40,14 @@ pub(crate) fn read_segment_header(file: &dyn ReadFile) -> Result<Result<SegmentH
     }))
 }
 
-/// The path of the first segment in `dir` that holds a record, whosever it is, or `None` if all are empty or there is
-/// no such directory. A new database is created only over `None` (M6): anything else is a log that lost its manifest.
+/// The path of the first segment in `dir` with an id of at least `from` that holds a record, whosever it is, or `None` if
+/// all are empty or there is no such directory. A new database is created only over `None` (M6): anything else is a log
+/// that lost its manifest.
 ///
 /// # Errors
 /// If a file cannot be listed or read.
-pub fn holds_records(environment: &Environment, dir: &Path) -> Result<Option<PathBuf>, FileError> {
-    for path in list_segments(environment, dir)?.into_values() {
+pub fn holds_records(environment: &Environment, dir: &Path, from: SegmentId) -> Result<Option<PathBuf>, FileError> {
+    for path in list_segments(environment, dir)?.split_off(&from).into_values() {
         let file = environment.files.open(&path)?;
         let Ok(header) = read_segment_header(&*file)? else { continue };
         match SegmentReader::new(file, header).next_header(SEGMENT_HEADER_BYTES as u64) {

@@ -157,11 +157,15 @@ impl Fixture for LogFixture {
                 String::new()
             }
             "close" => {
-                let open = self.open.as_mut().expect("the log is open");
+                let mut open = self.open.take().expect("the log is open");
                 let claim = open.log.close(&mut open.tail).unwrap();
                 self.remembered.as_mut().unwrap().claim = claim;
-                self.open = None;
-                format!("closed, durable to {claim}")
+                let closed = format!("closed, durable to {claim}");
+                if command.has("remove") {
+                    format!("{closed}, {} segments removed", open.log.remove(open.tail).unwrap())
+                } else {
+                    closed
+                }
             }
             // The process dies; what it stored stays.
             "kill" => {

@@ -178,7 +178,7 @@ impl Check<'_> {
     fn log(&mut self) {
         let LogFloor { segment, salt } = self.manifest.log_floor;
         if self.manifest.log_floor == LogFloor::default() {
-            return; // Its creation was interrupted before there was a log; the next opening goes on.
+            return; // Closed with nothing left in it, or created and interrupted before there was one.
         }
         let claim = LogPosition { segment: self.manifest.claim.segment, offset: self.manifest.claim.offset };
         let (environment, paths, manifest) = (self.environment, self.store.paths(), self.manifest);

@@ -130,6 +130,7 @@ fn parse_change(line: &str) -> Change {
             job: JobId(prefixed(3, "job")),
             epoch: Epoch(prefixed(4, "e")),
         },
+        "end-log" => Change::EndLog,
         "closed" => Change::SetClosedCleanly(words[1] == "true"),
         other => panic!("unknown change {other:?}"),
     }
