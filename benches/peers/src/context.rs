@@ -15,8 +15,8 @@ use crate::sets::{self, Set};
 /// Bytes of cache where a row does not say otherwise.
 const CACHE_BYTES: u64 = 256 << 20;
 
-/// The most operations of a row that only reads: enough for percentiles.
-const READS_MAX: u64 = 1_000_000;
+/// Operations of a row that mostly reads: enough for percentiles, however few keys there are, and no more than that.
+const READS: std::ops::RangeInclusive<u64> = 300_000..=1_000_000;
 
 /// What a measurement was asked for.
 pub(crate) struct Context {
@@ -28,14 +28,15 @@ pub(crate) struct Context {
     pub(crate) dir: PathBuf,
     /// Where the data sets lie.
     pub(crate) data: PathBuf,
-    /// Anonymous memory before the database was opened: the measuring program's own. Relaxed: one thread uses it.
-    own_bytes: AtomicU64,
+    /// Anonymous and file-backed memory before the database was opened: the measuring program's own. Relaxed: one
+    /// thread uses them.
+    own_bytes: [AtomicU64; 2],
 }
 
 impl Context {
     /// For `keys` rows.
     pub(crate) fn new(kind: Kind, keys: u64, time: Duration, compressed: bool, dir: PathBuf, data: PathBuf) -> Self {
-        Self { kind, rows: Rows::new(keys), time, compressed, dir, data, own_bytes: AtomicU64::new(0) }
+        Self { kind, rows: Rows::new(keys), time, compressed, dir, data, own_bytes: Default::default() }
     }
 
     /// How many rows there are.
@@ -66,7 +67,7 @@ impl Context {
 
     /// As many reads as a row does.
     pub(crate) fn reads(&self, threads: u64) -> Plan {
-        self.plan(threads, self.keys().min(READS_MAX))
+        self.plan(threads, self.keys().clamp(*READS.start(), *READS.end()))
     }
 
     /// Where the database lies.
@@ -74,9 +75,15 @@ impl Context {
         self.dir.join("db")
     }
 
+    fn note_own_bytes(&self) {
+        let (anonymous, file) = process::resident();
+        self.own_bytes[0].store(anonymous, Ordering::Relaxed);
+        self.own_bytes[1].store(file, Ordering::Relaxed);
+    }
+
     /// A new database.
     pub(crate) fn create(&self, settings: &Settings) -> Outcome<Box<dyn Engine>> {
-        self.own_bytes.store(process::resident().0, Ordering::Relaxed);
+        self.note_own_bytes();
         (self.kind.open)(&self.database_dir(), settings)
     }
 
@@ -96,7 +103,7 @@ impl Context {
         if !self.kind.reads_in_place {
             return self.open(set, settings);
         }
-        self.own_bytes.store(process::resident().0, Ordering::Relaxed);
+        self.note_own_bytes();
         (self.kind.open)(&self.data.join(set.name()), settings)
     }
 
@@ -121,11 +128,11 @@ impl Context {
     fn with_costs(&self, mut line: Value, costs: &Costs, engine: Option<&dyn Engine>) -> Outcome<Value> {
         let dir = self.database_dir();
         let dir = if dir.exists() { dir } else { self.data.join(Set::Base.name()) };
+        let [anonymous, file] = self.own_bytes.each_ref().map(|bytes| bytes.load(Ordering::Relaxed));
         line["cpu_seconds"] = json!(costs.cpu.as_secs_f64());
         line["written_bytes"] = json!(costs.written_bytes);
-        line["anonymous_peak_bytes"] =
-            json!(costs.anonymous_max.saturating_sub(self.own_bytes.load(Ordering::Relaxed)));
-        line["file_peak_bytes"] = json!(costs.file_max);
+        line["anonymous_peak_bytes"] = json!(costs.anonymous_max.saturating_sub(anonymous));
+        line["file_peak_bytes"] = json!(costs.file_max.saturating_sub(file));
         line["live_bytes"] = json!(engine.map(Engine::live_bytes).transpose()?.flatten());
         line["total_bytes"] = json!(sets::disk_bytes(&dir)?);
         Ok(line)

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   key    8 scattered bytes, then the number (u64 BE): neighbours in the order differ early
-//!   value  number (u64 LE) | generation (u32 LE) | pieces of 64 bytes: 32 that look random, 32 that lz4 makes nothing of
+//!   value  number (u64 LE) | generation (u32 LE) | pieces of 44 bytes: 22 that look random, 22 dots
 //! ```
 //!
-//! About half of a value compresses away, as is usual in measurements of this kind.
+//! So almost half of a value compresses away, as is usual in measurements of this kind.
 
 use std::sync::OnceLock;
 
@@ -20,6 +20,10 @@ pub(crate) type Key = [u8; KEY_BYTES];
 
 /// Bytes of a value before its pieces.
 const VALUE_HEADER_BYTES: usize = 12;
+
+/// Bytes of a piece: two of them make a value of the usual size.
+const PIECE_BYTES: usize = 44;
+const _: () = assert!(VALUE_HEADER_BYTES + 2 * PIECE_BYTES == VALUE_BYTES);
 
 /// Scatters numbers: different ones stay different.
 #[inline]
@@ -45,8 +49,8 @@ pub(crate) fn fill_value(number: u64, generation: u32, value: &mut [u8]) {
     value[..8].copy_from_slice(&number.to_le_bytes());
     value[8..VALUE_HEADER_BYTES].copy_from_slice(&generation.to_le_bytes());
     let mut word = mix(number ^ u64::from(generation) << 40);
-    for piece in value[VALUE_HEADER_BYTES..].chunks_mut(64) {
-        let (random, plain) = piece.split_at_mut(piece.len().min(32));
+    for piece in value[VALUE_HEADER_BYTES..].chunks_mut(PIECE_BYTES) {
+        let (random, plain) = piece.split_at_mut(piece.len().min(PIECE_BYTES / 2));
         for part in random.chunks_mut(8) {
             part.copy_from_slice(&word.to_le_bytes()[..part.len()]);
             word = word.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add(1);
@@ -212,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn a_value_tells_its_generation_and_half_of_it_is_plain() {
+    fn a_value_tells_its_generation_and_almost_half_of_it_is_plain() {
         let made = value(7, 3);
         assert_eq!(check_any_value(7, &made), 3);
-        assert_eq!(made.iter().filter(|byte| **byte == b'.').count(), 32);
+        assert!((44..50).contains(&made.iter().filter(|byte| **byte == b'.').count()));
         for wrong in [value(8, 3), value(7, 4)] {
             assert!(std::panic::catch_unwind(|| check_value(7, 3, &wrong)).is_err());
         }

@@ -16,9 +16,8 @@ impl MemoryLimit {
     /// # Errors
     /// Why it cannot be done here: in most containers it cannot.
     pub(crate) fn enter(bytes: u64) -> Result<Self, String> {
-        let groups = fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("no control groups: {error}"))?;
-        let (before, file) = find(&groups).ok_or("no control group counts memory")?;
-        let group = before.join(format!("lab-{}", std::process::id()));
+        let (before, file) = find()?;
+        let group = group_of(&before, std::process::id());
         let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
         fs::create_dir(&group).map_err(|error| failed(&group, error))?;
         // From here on the group goes when this is dropped.
@@ -29,6 +28,18 @@ impl MemoryLimit {
         }
         Ok(limit)
     }
+
+    /// Removes the group of a process that was killed in it.
+    pub(crate) fn remove_of(process: u32) {
+        if let Ok((before, _)) = find() {
+            // It is in nobody's way if it stays.
+            let _ = fs::remove_dir(group_of(&before, process));
+        }
+    }
+}
+
+fn group_of(before: &Path, process: u32) -> PathBuf {
+    before.join(format!("lab-{process}"))
 }
 
 impl Drop for MemoryLimit {
@@ -40,10 +51,12 @@ impl Drop for MemoryLimit {
 }
 
 /// The directory of the group that counts this process's memory, and the name of the file that holds the limit.
-fn find(groups: &str) -> Option<(PathBuf, &'static str)> {
+fn find() -> Result<(PathBuf, &'static str), String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("no control groups: {error}"))?;
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let path = path.trim_start_matches('/');
         let (root, file) = match controllers {
             "" => ("/sys/fs/cgroup", "memory.max"),
             _ if controllers.split(',').any(|name| name == "memory") => {
@@ -59,8 +72,8 @@ fn find(groups: &str) -> Option<(PathBuf, &'static str)> {
                 || fs::read_to_string(dir.join("cgroup.subtree_control")).is_ok_and(|on| on.contains("memory"))
         };
         if let Some(dir) = inside.into_iter().find(counts) {
-            return Some((dir, file));
+            return Ok((dir, file));
         }
     }
-    None
+    Err("no control group counts memory".to_string())
 }

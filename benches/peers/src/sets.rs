@@ -184,10 +184,17 @@ pub(crate) fn forget_pages(dir: &Path) -> Outcome {
 
 /// Bytes that everything below the directory takes on the disk.
 pub(crate) fn disk_bytes(dir: &Path) -> Outcome<u64> {
+    disk_bytes_of(dir, &|_| true)
+}
+
+/// The same of the files whose names `counts`.
+pub(crate) fn disk_bytes_of(dir: &Path, counts: &dyn Fn(&str) -> bool) -> Outcome<u64> {
     let mut bytes = 0;
     visit(dir, &mut |path| {
-        // A file may go while it is looked at.
-        bytes += std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+        if path.file_name().is_some_and(|name| counts(&name.to_string_lossy())) {
+            // A file may go while it is looked at.
+            bytes += std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+        }
         Ok(())
     })?;
     Ok(bytes)

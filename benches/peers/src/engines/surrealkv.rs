@@ -1,15 +1,16 @@
 //! SurrealKV.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use surrealkv::{
-    CompactRangeOptions, CompressionType, Durability, LSMIterator, Mode, Options, Transaction, Tree, TreeBuilder,
+    CompactRangeOptions, CompressionType, Durability, Error, LSMIterator, Mode, Options, Transaction, Tree, TreeBuilder,
 };
 use tokio::runtime::Runtime;
 
 use crate::data::{Key, VALUE_BYTES};
 use crate::engine::{BACKGROUND_THREADS, BLOCK_BYTES, Direction, Engine, Kind, Look, Outcome, Seek, Settings};
 use crate::process;
+use crate::sets;
 
 /// What is known of it.
 pub(crate) fn kind() -> Kind {
@@ -27,6 +28,7 @@ pub(crate) fn kind() -> Kind {
 }
 
 struct SurrealKv {
+    dir: PathBuf,
     tree: Tree,
     runtime: Runtime,
     durability: Durability,
@@ -50,15 +52,20 @@ fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
         TreeBuilder::with_options(options).build()?
     };
     let durability = if settings.synced { Durability::Immediate } else { Durability::Eventual };
-    Ok(Box::new(SurrealKv { tree, runtime, durability }))
+    Ok(Box::new(SurrealKv { dir: dir.to_path_buf(), tree, runtime, durability }))
 }
 
 impl SurrealKv {
-    /// One transaction that only writes.
-    fn write(&self, work: impl FnOnce(&mut Transaction) -> surrealkv::Result<()>) -> Outcome {
-        let mut transaction = self.tree.begin_with_mode(Mode::WriteOnly)?.with_durability(self.durability);
-        work(&mut transaction)?;
-        Ok(self.runtime.block_on(transaction.commit())?)
+    /// One transaction that only writes; again, if another one wrote the same rows meanwhile.
+    fn write(&self, work: impl Fn(&mut Transaction) -> surrealkv::Result<()>) -> Outcome {
+        loop {
+            let mut transaction = self.tree.begin_with_mode(Mode::WriteOnly)?.with_durability(self.durability);
+            work(&mut transaction)?;
+            match self.runtime.block_on(transaction.commit()) {
+                Err(Error::TransactionWriteConflict) => {}
+                committed => return Ok(committed?),
+            }
+        }
     }
 
     fn reading(&self) -> Outcome<Transaction> {
@@ -159,7 +166,8 @@ impl Engine for SurrealKv {
     }
 
     fn live_bytes(&self) -> Outcome<Option<u64>> {
-        Ok(None)
+        // It does not tell, but it removes the files of tables that are not live any more.
+        Ok(Some(sets::disk_bytes_of(&self.dir, &|name| name.ends_with(".sst"))?))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows about bytes: written to the disk, and taken on it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Row, row, shuffled};
 use crate::context::Context;
@@ -22,25 +22,46 @@ pub(super) fn rows() -> Vec<Row> {
             |it| amplification(it, true),
         ),
         row("space-filled", "Bytes on the disk for each byte of a row: the data set, settled and reopened.", |it| {
-            space(it, &|_| Ok(true))
+            space(it, Of::Everything, &|_| Ok(Some(true)))
         }),
-        row("space-overwritten", "The same after each row was written once more, and settled.", |it| {
-            space(it, &|engine| {
-                write_all(it, engine, true)?;
-                engine.settle()?;
-                Ok(true)
-            })
+        row("space-filled-live", "Of these, what live tables or pages take.", |it| {
+            space(it, Of::Live, &|_| Ok(Some(true)))
         }),
-        row("space-compacted", "The same, compacted by hand on top.", |it| {
-            space(it, &|engine| {
-                write_all(it, engine, true)?;
-                engine.settle()?;
-                let has = engine.compact()?;
-                engine.settle()?;
-                Ok(has)
-            })
+        row(
+            "space-overwritten",
+            "Bytes on the disk for each byte of a row, after each row was written once more, and settled.",
+            |it| space(it, Of::Everything, &|engine| overwrite(it, engine)),
+        ),
+        row("space-overwritten-live", "Of these, what live tables or pages take.", |it| {
+            space(it, Of::Live, &|engine| overwrite(it, engine))
         }),
+        row(
+            "space-compacted",
+            "Bytes on the disk for each byte of a row, after each was written once more and all was compacted by hand.",
+            |it| {
+                space(it, Of::Everything, &|engine| {
+                    let finished = overwrite(it, engine)?;
+                    let compacted = engine.compact()?;
+                    engine.settle()?;
+                    Ok(finished.filter(|_| compacted))
+                })
+            },
+        ),
     ]
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Everything,
+    Live,
+}
+
+/// Writes every row once more, and settles; says whether there was time for all.
+fn overwrite(context: &Context, engine: &dyn Engine) -> Outcome<Option<bool>> {
+    let done = write_all(context, engine, true)?;
+    engine.settle()?;
+    Ok(Some(done == context.keys()))
 }
 
 /// Writes every row; says how many there was time for.
@@ -67,19 +88,27 @@ fn amplification(context: &Context, again: bool) -> Outcome<Value> {
     });
     let done = done?;
     let Some(written) = costs.written_bytes else {
-        return Ok(serde_json::json!({"unit": "x", "unavailable": "the kernel does not count written bytes"}));
+        return Ok(json!({"unit": "x", "unavailable": "the kernel does not count written bytes"}));
     };
     let factor = written as f64 / (done * (KEY_BYTES + VALUE_BYTES) as u64) as f64;
     context.figure("x", factor, done == context.keys(), &costs, Some(engine.as_ref()))
 }
 
-fn space(context: &Context, work: &dyn Fn(&dyn Engine) -> Outcome<bool>) -> Outcome<Value> {
+/// Does `work`, which says whether it was finished, or nothing if the engine cannot do it, and measures what it left.
+fn space(context: &Context, of: Of, work: &dyn Fn(&dyn Engine) -> Outcome<Option<bool>>) -> Outcome<Value> {
     let engine = context.open(Set::Base, &context.settings())?;
-    let (can, costs) = Costs::of(|| work(engine.as_ref()));
-    if !can? {
-        return Ok(serde_json::json!({"unit": "x", "unsupported": "it has no compaction by hand"}));
-    }
-    let factor = disk_bytes(&context.database_dir())? as f64 / context.logical_bytes() as f64;
+    let (finished, costs) = Costs::of(|| work(engine.as_ref()));
+    let Some(finished) = finished? else {
+        return Ok(json!({"unit": "x", "unsupported": "it has no compaction by hand"}));
+    };
+    let bytes = match of {
+        Of::Everything => disk_bytes(&context.database_dir())?,
+        Of::Live => match engine.live_bytes()? {
+            Some(bytes) => bytes,
+            None => return Ok(json!({"unit": "x", "unsupported": "it does not tell"})),
+        },
+    };
+    let factor = bytes as f64 / context.logical_bytes() as f64;
     super::mixed::check_every(context, engine.as_ref(), context.keys())?;
-    context.figure("x", factor, true, &costs, Some(engine.as_ref()))
+    context.figure("x", factor, finished, &costs, Some(engine.as_ref()))
 }
