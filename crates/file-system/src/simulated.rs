@@ -27,6 +27,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -805,6 +806,11 @@ impl ReadFile for SimulatedReadFile {
             return Err(FileError::new(FileOperation::Read, path, source).at(offset));
         }
         Ok(())
+    }
+
+    fn written_ranges(&self, offset: u64) -> Vec<Range<u64>> {
+        let disk = self.handle.disk();
+        disk.state.file(self.handle.inode).map_or_else(Vec::new, |file| file.current.written_ranges(offset))
     }
 
     fn map(&self) -> Result<MappedBytes, FileError> {

@@ -5,6 +5,7 @@
 //! - Paths are given whole; the trait knows no database directory.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +126,14 @@ pub trait ReadFile: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Kind [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) if the file ends before the buffer is full.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FileError>;
+
+    /// Where bytes may stand that were ever written, at or after `offset`, ascending; everywhere else are zeros. A system
+    /// that cannot tell answers with all of it.
+    ///
+    /// So space that was allocated ahead need not be read. Ask before reading: what was read ahead looks written.
+    fn written_ranges(&self, offset: u64) -> Vec<Range<u64>> {
+        (offset < self.len()).then_some(offset..self.len()).into_iter().collect()
+    }
 
     /// The whole file as bytes to be read in place. The file must be immutable from now on.
     ///

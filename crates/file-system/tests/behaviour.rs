@@ -169,6 +169,26 @@ over_both! {
         assert_eq!((error.kind(), error.operation), (ErrorKind::InvalidData, FileOperation::Read));
     }
 
+    /// L3: no byte that was written is left out, whether it reached the disk or not; what is, reads as zeros.
+    fn only_what_was_never_written_is_left_out(world: World) {
+        let path = world.at("log");
+        let log = world.files.create_log(&path, 1 << 20, LogFileWay::Mapped).unwrap();
+        let places = [8, 4095, 300_000, (1 << 20) - 1];
+        for place in places {
+            log.store(place, b"x").unwrap();
+        }
+        let file = world.files.open(&path).unwrap();
+        for from in [0, 8, 9, 4096, 300_000, 300_001, 1 << 20] {
+            let ranges = file.written_ranges(from);
+            assert!(ranges.iter().all(|range| from <= range.start && range.start < range.end), "{ranges:?} from {from}");
+            assert!(ranges.is_sorted_by(|one, next| one.end <= next.start), "{ranges:?} from {from}");
+            assert!(ranges.last().is_none_or(|last| last.end <= 1 << 20), "{ranges:?} from {from}");
+            for place in places.into_iter().filter(|place| *place >= from) {
+                assert!(ranges.iter().any(|range| range.contains(&place)), "{ranges:?} from {from}: {place} is missing");
+            }
+        }
+    }
+
     fn an_empty_file_can_be_mapped(world: World) {
         world.write("empty", b"");
         let file = world.files.open(&world.at("empty")).unwrap();

@@ -4,6 +4,7 @@
 //! failing disk is an error instead of a signal. No length from the disk is trusted before its checksum holds.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,12 +84,14 @@ pub(crate) struct SegmentReader {
     pub(crate) header: SegmentHeader,
     window: Vec<u8>,
     window_at: u64,
+    /// Where bytes stand that were ever written, from the offset on with which this was first asked.
+    written: Option<(u64, Vec<Range<u64>>)>,
 }
 
 impl SegmentReader {
     /// A reader of a file whose header was read.
     pub(crate) fn new(file: Arc<dyn ReadFile>, header: SegmentHeader) -> Self {
-        Self { file, header, window: Vec::new(), window_at: 0 }
+        Self { file, header, window: Vec::new(), window_at: 0, written: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -130,6 +133,17 @@ impl SegmentReader {
         self.bytes(record.payload_offset(), u64::from(record.payload_len))
     }
 
+    /// Where the first byte at or after `offset` may stand that was ever written. What another process writes after the
+    /// first call may be left out, as if the scan had been earlier.
+    fn written_after(&mut self, offset: u64) -> Option<u64> {
+        let (from, written) = self.written.get_or_insert_with(|| (offset, self.file.written_ranges(offset)));
+        if offset < *from {
+            (*from, *written) = (offset, self.file.written_ranges(offset));
+        }
+        let next = written.partition_point(|range| range.end <= offset);
+        written.get(next).map(|range| range.start.max(offset))
+    }
+
     /// The first record header at or after `from` (L3: a scan tests headers only).
     pub(crate) fn next_header(&mut self, from: u64) -> Result<Option<RecordHeader>, ScanError> {
         const HEADER: usize = RECORD_HEADER_BYTES;
@@ -137,6 +151,9 @@ impl SegmentReader {
         let salt = name.salt.to_le_bytes();
         let mut at = from.next_multiple_of(RECORD_ALIGNMENT as u64);
         while at + HEADER as u64 <= segment_bytes {
+            let Some(written) = self.written_after(at) else { break };
+            // A header may begin with zeros, before the first page that was written.
+            at = at.max(written.saturating_sub(HEADER as u64).next_multiple_of(RECORD_ALIGNMENT as u64));
             let window = self.bytes(at, WINDOW_BYTES)?;
             let mut passed = 0;
             while let Some(bytes) = window.get(passed..passed + HEADER) {

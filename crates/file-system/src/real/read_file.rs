@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::failed;
@@ -35,6 +36,11 @@ impl ReadFile for RealReadFile {
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FileError> {
         read_exact_at(&self.file, offset, buffer)
             .map_err(|source| FileError::new(FileOperation::Read, &self.path, source).at(offset))
+    }
+
+    fn written_ranges(&self, offset: u64) -> Vec<Range<u64>> {
+        let all = || (offset < self.len).then_some(offset..self.len).into_iter().collect();
+        super::system::written_ranges(&self.file, offset, self.len).unwrap_or_else(all)
     }
 
     fn map(&self) -> Result<MappedBytes, FileError> {

@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 #[cfg(unix)]
-pub(super) use unix::{allocate, is_safe_to_map, link_count, populate, sync_dir};
+pub(super) use unix::{allocate, is_safe_to_map, link_count, populate, sync_dir, written_ranges};
 #[cfg(windows)]
-pub(super) use windows::{allocate, is_safe_to_map, link_count, populate, sync_dir};
+pub(super) use windows::{allocate, is_safe_to_map, link_count, populate, sync_dir, written_ranges};
 
 /// Turns a length into the system's signed offset. Beyond it the file is too large anywhere.
 #[cfg(unix)]
@@ -142,6 +143,49 @@ mod unix {
         }
     }
 
+    /// Where bytes between `offset` and `len` may stand that were ever written; `None` where the system cannot tell. Asked
+    /// only of file systems that write in place: others were seen to report written pages as holes until they had
+    /// reached the disk.
+    pub(in super::super) fn written_ranges(file: &File, offset: u64, len: u64) -> Option<Vec<Range<u64>>> {
+        #[cfg(target_os = "linux")]
+        {
+            /// More pieces than this are not told apart: the last one goes to the end.
+            const PIECES_MAX: usize = 1024;
+            if !is_safe_to_map(file).ok()? {
+                return None;
+            }
+            let seek = |offset: u64, whence: libc::c_int| {
+                let offset = signed(offset)?;
+                // SAFETY: the descriptor is open for as long as `file` is borrowed. Its offset moves, and nobody uses it.
+                match unsafe { libc::lseek(file.as_raw_fd(), offset, whence) } {
+                    -1 => Err(io::Error::last_os_error()),
+                    found => Ok(found as u64),
+                }
+            };
+            let mut ranges = Vec::new();
+            let mut from = offset;
+            while from < len {
+                let start = match seek(from, libc::SEEK_DATA) {
+                    Ok(start) => start,
+                    Err(error) if error.raw_os_error() == Some(libc::ENXIO) => break,
+                    Err(_) => return None,
+                };
+                let end = if ranges.len() + 1 < PIECES_MAX { seek(start, libc::SEEK_HOLE).ok()?.min(len) } else { len };
+                if start >= end {
+                    break;
+                }
+                ranges.push(start..end);
+                from = end;
+            }
+            Some(ranges)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (file, offset, len);
+            None
+        }
+    }
+
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     fn statfs(file: &File) -> io::Result<libc::statfs> {
         let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
@@ -211,6 +255,11 @@ mod windows {
     /// Setting the length allocates, since the file is not sparse.
     pub(in super::super) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
         if file.metadata()?.len() < bytes || bytes == 0 { file.set_len(bytes) } else { Ok(()) }
+    }
+
+    /// Cannot tell.
+    pub(in super::super) fn written_ranges(_file: &File, _offset: u64, _len: u64) -> Option<Vec<Range<u64>>> {
+        None
     }
 
     /// Whether the volume is NTFS (L1).

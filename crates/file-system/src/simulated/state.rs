@@ -64,6 +64,13 @@ impl Content {
         true
     }
 
+    /// The pages that exist at or after `offset`.
+    pub(super) fn written_ranges(&self, offset: u64) -> Vec<Range<u64>> {
+        let page = PAGE_BYTES as u64;
+        let pages = self.pages.range(offset / page..);
+        pages.map(|(number, _)| (number * page).max(offset)..((number + 1) * page).min(self.len)).collect()
+    }
+
     fn write(&mut self, offset: u64, bytes: &[u8]) {
         for (number, within, range) in split_at_pages(offset, bytes.len()) {
             let page = self.pages.entry(number).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
