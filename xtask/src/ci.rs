@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::shell::Outcome;
-use crate::{checks, crash, kill, loom, main_job, model, mutants, tidy};
+use crate::{bench, checks, crash, kill, loom, main_job, model, mutants, tidy};
 
 /// How `ci` is run.
 #[derive(clap::Args)]
@@ -11,7 +11,7 @@ pub(crate) struct Options {
     /// Go on after a step that fails, and say at the end which ones did
     #[arg(long)]
     keep_going: bool,
-    /// Leave out what has the same answer on every platform: loom models, planted faults
+    /// Leave out what has the same answer on every platform: loom models, counts, planted faults
     #[arg(long)]
     portable: bool,
 }
@@ -42,6 +42,7 @@ const STEPS: &[(Step, bool)] = &[
     (("crash", || crash::run(&crash::Options::short(CRASH_SEEDS))), false),
     (("kill", || kill::run(&kill::Options::short(KILLS))), false),
     (("main-job", main_job::main_job), false),
+    (("counts", bench::counts::where_possible), true),
     (("mutants", || mutants::run(&mutants::Options::default())), true),
 ];
 

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model
-//!                  ─▶ crash ─▶ kill ─▶ main-job ─▶ mutants
-//!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, mutants --only NAME
+//!                  ─▶ crash ─▶ kill ─▶ main-job ─▶ counts ─▶ mutants
+//!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, mutants --only NAME,
+//!                     bench, audit-get, profile WORKLOAD
 //! ```
 //!
 //! One file a verb; [`shell`] runs commands for all of them. Standard library, `clap` and `serde_json` alone: this is
 //! compiled before anything else on a fresh machine.
 
+mod audit;
 mod bench;
+mod callgrind;
 mod checks;
 mod ci;
 mod crash;
@@ -19,6 +22,7 @@ mod loom;
 mod main_job;
 mod model;
 mod mutants;
+mod profile;
 mod shell;
 mod tidy;
 mod tools;
@@ -67,6 +71,10 @@ enum Verb {
     Mutants(mutants::Options),
     /// Measures: beside the peers, in instructions, what the machine can do
     Bench(bench::Options),
+    /// Lists the locked and exchanging instructions of a warm point read, and whose cache line each touches
+    AuditGet,
+    /// Draws where the time of one path goes, as a flame graph in target/profile
+    Profile(profile::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +94,8 @@ fn main() -> ExitCode {
         Verb::MainJob => main_job::main_job(),
         Verb::Mutants(options) => mutants::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::AuditGet => audit::run(),
+        Verb::Profile(options) => profile::profile(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

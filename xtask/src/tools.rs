@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::shell::{Outcome, run};
+use crate::shell::{Outcome, Workspace, cargo, run};
 
 /// The first of the programs that is there.
 pub(crate) fn find(programs: &[&str]) -> Option<PathBuf> {
@@ -50,6 +50,36 @@ pub(crate) fn install(packages: &[&str]) -> Outcome {
     apt(&arguments)
         .or_else(|_| apt(&["update", "-q"]).and_then(|()| apt(&arguments)))
         .map_err(|failure| format!("{failure}; {by_hand}"))
+}
+
+/// The program of that name and exact version, built from crates.io into `target/tools` if it is not there yet.
+pub(crate) fn cargo_tool(package: &str, version: &str) -> Outcome<PathBuf> {
+    cargo_tool_with(package, version, package)
+}
+
+/// The same where the program is not called as its package is.
+pub(crate) fn cargo_tool_with(package: &str, version: &str, program: &str) -> Outcome<PathBuf> {
+    let at = place_of_tool(package, version)?;
+    let path = at.join("bin").join(program);
+    if !path.is_file() {
+        println!("installing {package} {version} into {}", at.display());
+        let mut command = cargo(&["install", "--quiet", "--locked", package, "--version", &format!("={version}")]);
+        command.arg("--root").arg(&at).arg("--target-dir").arg(at.join("build"));
+        run(command)?;
+        // The program is what is wanted, not what it was made from.
+        let _ = std::fs::remove_dir_all(at.join("build"));
+    }
+    path.is_file().then_some(path).ok_or_else(|| format!("{package} {version} brought no {program}"))
+}
+
+/// The program of that name and exact version, if it was installed before.
+pub(crate) fn cargo_tool_if_there(package: &str, version: &str) -> Option<PathBuf> {
+    Some(place_of_tool(package, version).ok()?.join("bin").join(package)).filter(|path| path.is_file())
+}
+
+/// A directory for each version: one that stays behind is not mistaken for another.
+fn place_of_tool(package: &str, version: &str) -> Outcome<PathBuf> {
+    Ok(Workspace::load()?.target_dir.join("tools").join(format!("{package}-{version}")))
 }
 
 fn is_installed(package: &str) -> bool {

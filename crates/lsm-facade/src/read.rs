@@ -62,6 +62,9 @@ impl Core {
         if key.len() > internal_key::MAX_KEY_BYTES {
             return Err(Error::KeyTooLong { found: key.len() });
         }
+        if planted_faults::planted("facade-get-allocates-before-a-value-is-found") {
+            std::hint::black_box(key.to_vec());
+        }
         let hash = skiplist_memtable::key_hash(key);
         if let Some((trailer, value)) = super_version.active().get(key, hash, seqno) {
             return decide(key, trailer, || take(FoundValue::Memory(value)));

@@ -307,6 +307,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
     },
     Fault {
+        name: "facade-get-allocates-before-a-value-is-found",
+        breaks: "R1",
+        caught_by: "-p lsm-facade --test allocation a_get_allocates_nothing_until_a_value_is_found",
+    },
+    Fault {
         name: "facade-fence-skipped",
         breaks: "C3",
         caught_by: "-p lsm-facade --test basics what_was_written_is_read_after_flush_compaction_and_reopening",

@@ -5,12 +5,14 @@
 //!   bench --report-only ─────────────────────────────────────────────────▶ the same, from the lines that are there
 //!   bench --check-page  ─▶ sample lines ─▶ index.html ─▶ headless browser ─▶ is every row drawn?
 //!   bench --ci      ─▶ callgrind over benches/counts ─▶ beside baseline.json: at most 3 % more, or it fails
+//!   bench --planted ─▶ the same with a fault that slows a get ─▶ does it fail?
 //!   bench --limits  ─▶ what the machine can do at best
 //! ```
 //!
 //! One file a step; the measuring itself is done by the programs in `benches/`.
 
 mod browser;
+pub(crate) mod counts;
 mod lab;
 mod limits;
 mod machine;
@@ -39,6 +41,8 @@ pub(crate) struct Options {
     #[arg(long, group = "what")]
     limits: bool,
     #[command(flatten)]
+    counting: counts::Counting,
+    #[command(flatten)]
     lab: lab::Measuring,
     /// Also puts the tables between the two marks of this Markdown file, relative to the workspace's root
     #[arg(long)]
@@ -49,6 +53,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     if options.check_page {
         return browser::check_page();
+    }
+    if options.counting.wanted() {
+        return counts::run(&options.counting);
     }
     if options.limits {
         return limits::run(options.into.as_deref());
@@ -63,7 +70,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if options.report_only {
         return report(&out, options.into.as_deref());
     }
-    Err("say what to do: --peers, --report-only, --check-page, --limits (see --help)".to_string())
+    Err("say what to do: --peers, --report-only, --check-page, --limits, --ci, --record, --planted (see --help)"
+        .to_string())
 }
 
 /// Writes `results.md` and `index.html` beside `results.jsonl`, and the tables into `into`.
