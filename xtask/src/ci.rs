@@ -11,7 +11,7 @@ pub(crate) struct Options {
     /// Go on after a step that fails, and say at the end which ones did
     #[arg(long)]
     keep_going: bool,
-    /// Leave out what has the same answer on every platform: loom models, counts, planted faults
+    /// Leave out what has the same answer on every platform: loom models, the page of figures, counts, planted faults
     #[arg(long)]
     portable: bool,
 }
@@ -42,6 +42,7 @@ const STEPS: &[(Step, bool)] = &[
     (("crash", || crash::run(&crash::Options::short(CRASH_SEEDS))), false),
     (("kill", || kill::run(&kill::Options::short(KILLS))), false),
     (("main-job", main_job::main_job), false),
+    (("page", bench::browser::check_where_possible), true),
     (("counts", bench::counts::where_possible), true),
     (("mutants", || mutants::run(&mutants::Options::default())), true),
 ];

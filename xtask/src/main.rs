@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model
-//!                  ─▶ crash ─▶ kill ─▶ main-job ─▶ counts ─▶ mutants
+//!                  ─▶ crash ─▶ kill ─▶ main-job ─▶ page ─▶ counts ─▶ mutants
 //!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, mutants --only NAME,
 //!                     bench, audit-get, profile WORKLOAD
 //! ```

@@ -12,10 +12,11 @@
 //! without a fault that makes a get allocate, and demands that the gate passes the one and fails the other.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::markdown::put_between_marks;
 use super::results;
 use crate::shell::{Outcome, Workspace, cargo, output_of, root, with_rustflags};
 use crate::tools;
@@ -51,11 +52,14 @@ impl Counting {
 }
 
 /// Does the one thing that is asked for.
-pub(crate) fn run(options: &Counting) -> Outcome {
+pub(crate) fn run(options: &Counting, into: Option<&Path>) -> Outcome {
     if options.planted {
         return planted();
     }
     let counts = Counts { toolchain: toolchain()?, paths: Program::Shipped.count(None)? };
+    if let Some(document) = into {
+        put_between_marks(&root().join(document), "counts", &counts.draw())?;
+    }
     let path = baseline_path();
     if options.record {
         results::write(&path, &counts.to_json())?;
@@ -100,7 +104,7 @@ pub(crate) fn where_possible() -> Outcome {
             compiler_of(&here)
         ));
     }
-    run(&Counting { ci: true, record: false, planted: false })
+    run(&Counting { ci: true, record: false, planted: false }, None)
 }
 
 fn baseline_path() -> PathBuf {
@@ -204,7 +208,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn load(path: &std::path::Path) -> Outcome<Self> {
+    fn load(path: &Path) -> Outcome<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let json: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         let paths = json["per_operation"].as_object().ok_or("the baseline holds no counts")?;
@@ -222,6 +226,15 @@ impl Counts {
         let paths: BTreeMap<&str, Value> = self.paths.iter().map(|(name, it)| (name.as_str(), cost(it))).collect();
         let json = json!({"toolchain": self.toolchain, "per_operation": paths});
         format!("{json:#}\n")
+    }
+
+    /// For a document.
+    fn draw(&self) -> String {
+        let mut text = format!("{}.\n\n| path | instructions | L1 misses |\n|---|---:|---:|\n", self.toolchain);
+        for (name, cost) in &self.paths {
+            text.push_str(&format!("| `{name}` | {:.0} | {:.1} |\n", cost.instructions, cost.misses));
+        }
+        text
     }
 
     fn compiler(&self) -> &str {

@@ -11,7 +11,7 @@
 //!
 //! One file a step; the measuring itself is done by the programs in `benches/`.
 
-mod browser;
+pub(crate) mod browser;
 pub(crate) mod counts;
 mod lab;
 mod limits;
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         return browser::check_page();
     }
     if options.counting.wanted() {
-        return counts::run(&options.counting);
+        return counts::run(&options.counting, options.into.as_deref());
     }
     if options.limits {
         return limits::run(options.into.as_deref());
