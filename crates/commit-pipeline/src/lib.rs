@@ -41,7 +41,8 @@
 //! ```
 //!
 //! Reading order: [`pipeline`] (the protocol as its steps), [`journal`] (what it asks of a log, and `log_journal`, how the log answers), [`publish`] (how batches
-//! become visible in order), `group_sync` (one waiter syncs for all), `failure` (the first cause).
+//! become visible in order), `group_sync` (one waiter syncs for all), `failure` (the first cause), [`turnstile`]
+//! (who waits for room before the reservation, one by one).
 
 #![forbid(unsafe_code)]
 
@@ -53,9 +54,11 @@ mod log_journal;
 pub mod pipeline;
 pub mod publish;
 mod sync;
+pub mod turnstile;
 
 pub use error::{CloseError, CommitError};
 pub use failure::{Cause, WriterDied};
 pub use journal::{Journal, ReserveError};
 pub use pipeline::{Durability, Pipeline, PipelineCounts, PipelineOptions, Request};
 pub use publish::PublishQueue;
+pub use turnstile::{Turn, Turnstile};

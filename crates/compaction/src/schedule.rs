@@ -308,6 +308,16 @@ impl Scheduler {
         self.shared.grow_events(&mut state);
     }
 
+    /// There may be a job now, and nothing else has changed: wakes workers, and leaves those alone who wait for something
+    /// that a job brings about. With zero threads these run the jobs, and are told too.
+    pub fn notify_workers(&self) {
+        let mut state = self.shared.lock();
+        self.shared.grow_work(&mut state);
+        if self.threads == 0 {
+            self.shared.grow_events(&mut state);
+        }
+    }
+
     /// Runs one job on this thread. Returns whether there was one; `false` too while suspended or shut down.
     ///
     /// # Errors
@@ -341,14 +351,27 @@ impl Scheduler {
         self.wait(Some(scope), condition)
     }
 
-    fn wait(&self, scope: Option<Scope>, mut condition: impl FnMut() -> bool) -> Result<(), WaitError> {
+    /// Begins a wait in `scope`: failures count from here on, also those before [`Wait::until`]. For who has to stand in
+    /// a queue first.
+    ///
+    /// # Panics
+    /// If called from a job: it would wait for itself.
+    pub fn begin_wait_in(&self, scope: Scope) -> Wait<'_> {
+        Wait::begin(self, Some(scope))
+    }
+
+    fn wait(&self, scope: Option<Scope>, condition: impl FnMut() -> bool) -> Result<(), WaitError> {
+        Wait::begin(self, scope).until(condition)
+    }
+
+    fn wait_since(
+        &self,
+        failures_before: u64,
+        scope: Option<Scope>,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<(), WaitError> {
         let shared = &*self.shared;
-        let _waiting = Waiting::begin(shared);
-        let failures_before = {
-            let mut state = shared.lock();
-            shared.grow_work(&mut state);
-            state.failures
-        };
+        shared.grow_work(&mut shared.lock());
         loop {
             let seen = shared.lock().events;
             if condition() {
@@ -444,21 +467,34 @@ impl Scheduler {
     }
 }
 
-/// Somebody who waits and wants to know of failures.
-struct Waiting<'a>(&'a Shared);
+/// A wait that has begun: it learns of every failure since then. See [`Scheduler::begin_wait_in`].
+#[derive(Debug)]
+pub struct Wait<'a> {
+    scheduler: &'a Scheduler,
+    scope: Option<Scope>,
+    failures_before: u64,
+}
 
-impl<'a> Waiting<'a> {
-    fn begin(shared: &'a Shared) -> Self {
-        let mut state = shared.lock();
+impl<'a> Wait<'a> {
+    fn begin(scheduler: &'a Scheduler, scope: Option<Scope>) -> Self {
+        let mut state = scheduler.shared.lock();
         assert!(!state.is_running_here(), "P9: a job waits for jobs");
         state.waiters += 1;
-        Self(shared)
+        Self { scheduler, scope, failures_before: state.failures }
+    }
+
+    /// As [`Scheduler::wait_until_in`], with the failures since this wait began.
+    ///
+    /// # Errors
+    /// As [`Scheduler::wait_until_in`].
+    pub fn until(self, condition: impl FnMut() -> bool) -> Result<(), WaitError> {
+        self.scheduler.wait_since(self.failures_before, self.scope, condition)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.scheduler.shared.lock();
         state.waiters -= 1;
         if state.waiters == 0 {
             state.recent_failures.clear();

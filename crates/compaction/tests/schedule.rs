@@ -86,6 +86,46 @@ fn without_threads_a_waiter_runs_jobs_until_its_condition_holds() {
     assert!(!scheduler.run_one_job().unwrap());
 }
 
+/// P9: telling workers that there may be a job has them run it, and does not make whoever waits look at a condition that
+/// only a job's end can change.
+#[test]
+fn workers_are_told_of_a_job_without_waking_waiters() {
+    let (queue, scheduler) = start(1);
+    let looks = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            scheduler.wait_until(|| {
+                looks.fetch_add(1, Ordering::SeqCst);
+                queue.done() == 1
+            })
+        });
+        while looks.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        // No job yet: every one of these would be a look if it woke the waiter.
+        for _ in 0..1000 {
+            scheduler.notify_workers();
+        }
+        queue.push_plain(1);
+        scheduler.notify_workers();
+        waiter.join().unwrap().unwrap();
+    });
+    assert!(looks.load(Ordering::SeqCst) <= 3, "{looks:?} looks for one job");
+}
+
+/// P9: a failure that comes between the beginning of a wait and its turn to look ends the wait.
+#[test]
+fn a_wait_learns_of_failures_since_it_began() {
+    let (queue, scheduler) = start(0);
+    let wait = scheduler.begin_wait_in(Scope(1));
+    queue.push(|_| Err(JobFailure::within(Scope(1), DiskFull)));
+    assert!(scheduler.run_one_job().is_err());
+    queue.push_plain(1);
+    let ended = wait.until(|| queue.done() == 1);
+    assert!(matches!(&ended, Err(WaitError::Failed(failure)) if failure.cause().is::<DiskFull>()), "{ended:?}");
+    scheduler.begin_wait_in(Scope(1)).until(|| queue.done() == 1).unwrap();
+}
+
 /// P9: a waiter without threads gets the failure of the job it ran, and may go on afterwards.
 #[test]
 fn without_threads_a_waiter_gets_the_failure_of_its_job() {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
-use commit_pipeline::Pipeline;
+use commit_pipeline::{Pipeline, Turnstile};
 use compaction::{Scheduler, Throttle};
 use crossbeam_epoch::Guard;
 use file_system::{DirectoryLock, Environment, FileSystem};
@@ -39,6 +39,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// `KeyspaceShared::pace` while writes go on at full speed.
 pub(crate) const PACE_FREE: u64 = 0;
+/// `KeyspaceShared::pace` while there is room and writers still wait for their turn: whoever comes stands behind them.
+pub(crate) const PACE_QUEUE: u64 = u64::MAX - 1;
 /// `KeyspaceShared::pace` while writers wait for room.
 pub(crate) const PACE_WAIT: u64 = u64::MAX;
 
@@ -67,9 +69,11 @@ pub(crate) struct KeyspaceShared {
     /// Set under the reservation lock by a drop. Relaxed everywhere: the lock orders it for writers, and a reader that
     /// sees it late reads as if it had come a little earlier.
     pub(crate) dropped: AtomicBool,
-    /// `PACE_FREE`, `PACE_WAIT`, or a delay in nanoseconds per KiB written (P10). Relaxed: advice, corrected at the next
+    /// `PACE_FREE`, `PACE_QUEUE`, `PACE_WAIT`, or a delay in nanoseconds per KiB written (P10). Relaxed: advice, corrected at the next
     /// change of the super version.
     pub(crate) pace: AtomicU64,
+    /// Where writers at a hard limit wait for their turn (P9, P10).
+    pub(crate) room: Turnstile,
     /// Gathers delays too short to sleep.
     pub(crate) throttle: Throttle,
     /// Whatever is sealed with a sequence number up to this is to be flushed, whatever the size. Only rises, so that no
@@ -95,6 +99,7 @@ impl KeyspaceShared {
             operations: Mutex::new(Vec::new()),
             dropped: AtomicBool::new(false),
             pace: AtomicU64::new(PACE_FREE),
+            room: Turnstile::default(),
             throttle: Throttle::default(),
             flush_through: AtomicU64::new(0),
         }
@@ -503,6 +508,14 @@ impl Core {
         if let Some(scheduler) = self.scheduler() {
             lock(&self.jobs).try_failed_again();
             scheduler.notify();
+        }
+    }
+
+    /// Wakes the background for a job that may be due, and nobody who waits for what jobs bring about.
+    pub(crate) fn notify_workers(&self) {
+        if let Some(scheduler) = self.scheduler() {
+            lock(&self.jobs).try_failed_again();
+            scheduler.notify_workers();
         }
     }
 

@@ -336,7 +336,13 @@ impl Core {
         Ok(())
     }
 
-    /// Tells the jobs that a keyspace wants a look, and wakes them.
+    /// Tells the jobs that one of a keyspace may be due, and wakes them.
+    pub(crate) fn request_job(&self, keyspace: &KeyspaceShared) {
+        lock(&self.jobs).wants_look(keyspace.id);
+        self.notify_workers();
+    }
+
+    /// Tells the jobs that a keyspace wants a look, and wakes them and whoever waits for something of it.
     pub(crate) fn request_look(&self, keyspace: &KeyspaceShared) {
         lock(&self.jobs).wants_look(keyspace.id);
         self.notify();

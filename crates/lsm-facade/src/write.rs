@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use commit_pipeline::{CommitError, Request};
+use compaction::Scheduler;
 use internal_key::{Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SeqNo, Trailer};
 use manifest::TableEntry;
 use skiplist_memtable::{ArenaRange, Memtable, Reservation};
@@ -22,7 +23,7 @@ use crate::batch::{Part, WriteBatch, check_lengths};
 use crate::batch_format::{
     self, BATCH_HEADER_BYTES, BatchPart, BatchReference, ENTRY_HEADER_BYTES, encode_entry, encode_keyspace,
 };
-use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_WAIT};
+use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT, lock};
 use crate::{Durability, Error, Result};
 
 thread_local! {
@@ -255,7 +256,7 @@ impl Core {
     pub(crate) fn restart_keyspace(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind) -> Result<()> {
         let pipeline = self.writable()?;
         let _changing = self.begin_change()?;
-        let _one_at_a_time = crate::core::lock(&self.membership);
+        let _one_at_a_time = lock(&self.membership);
         let payload = encode_keyspace(keyspace.id);
         // Synced: the manifest edit below must not become durable before the record and all that precedes it (P5).
         let request = Request::new(Payload::new(kind, &payload), 1, commit_pipeline::Durability::Synced);
@@ -275,7 +276,7 @@ impl Core {
         );
         let at = self.committed(committed)?;
         keyspace.operation_logged(at);
-        crate::core::lock(&self.restarted).push(Arc::clone(keyspace));
+        lock(&self.restarted).push(Arc::clone(keyspace));
         self.update_pace(keyspace);
         match self.finish_operation(keyspace, at) {
             // It has its effect, for readers and for recovery: the record stands in the log, which is kept from here on.
@@ -317,8 +318,8 @@ impl Core {
     #[cold]
     fn slow_down(&self, keyspace: &Arc<KeyspaceShared>, pace: u64, bytes: u64) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
-        if pace == PACE_WAIT {
-            return self.wait_for_room(keyspace);
+        if pace >= PACE_QUEUE {
+            return self.wait_for_room(scheduler, keyspace);
         }
         if scheduler.threads() == 0 {
             // Without threads a delay pays nothing off; a job does. Its failure is not this writer's while there is room.
@@ -334,13 +335,27 @@ impl Core {
         Ok(())
     }
 
-    /// Waits at a hard limit until a job has made room, or until it is known why none can.
-    fn wait_for_room(&self, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
+    /// Waits at a hard limit until a job has made room, or until it is known why none can: those who wait, one by one, in
+    /// the order in which they came (P9).
+    fn wait_for_room(&self, scheduler: &Scheduler, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
         self.counters.stalls.fetch_add(1, Ordering::Relaxed);
         let began = self.environment.clock.monotonic();
-        self.request_look(keyspace);
         let has_room = || keyspace.is_dropped() || keyspace.pace.load(Ordering::Relaxed) != PACE_WAIT;
-        let waited = self.wait_for_jobs(Some(keyspace.id), |_| has_room());
+        // Begun before the turn comes: what fails meanwhile concerns everybody in the queue.
+        let wait = scheduler.begin_wait_in(crate::jobs::scope_of(keyspace.id));
+        let turn = keyspace.room.enter();
+        let waited = match has_room() {
+            true => Ok(()),
+            false => {
+                lock(&self.jobs).wants_look(keyspace.id);
+                self.wait_with(wait, |_| has_room())
+            }
+        };
+        drop(turn);
+        if !keyspace.room.is_in_use() {
+            // The last of the queue: whoever comes from here on need not stand in it.
+            self.update_pace(keyspace);
+        }
         let took = self.environment.clock.monotonic().saturating_sub(began);
         self.counters.waited_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
         self.writable()?;
@@ -357,7 +372,7 @@ impl Core {
         if sealed {
             self.after_seal(keyspace);
         } else if enters_log_window {
-            self.notify();
+            self.notify_workers();
         }
     }
 
@@ -365,7 +380,7 @@ impl Core {
     pub(crate) fn after_seal(&self, keyspace: &Arc<KeyspaceShared>) {
         keyspace.refill_spare();
         self.update_pace(keyspace);
-        self.request_look(keyspace);
+        self.request_job(keyspace);
     }
 
     fn committed(&self, committed: Result<SeqNo, CommitError<Error, LogError>>) -> Result<SeqNo> {
@@ -446,10 +461,45 @@ impl From<Durability> for commit_pipeline::Durability {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
 
     use crate::Database;
-    use crate::core::PACE_WAIT;
+    use crate::core::{PACE_FREE, PACE_QUEUE, PACE_WAIT};
+
+    /// P9, P10: while writers wait for their turn at a hard limit, one that comes later does not pass them though there is
+    /// room again; and when all have gone, nobody stands in a queue any more.
+    #[test]
+    fn nobody_overtakes_writers_that_wait_for_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::builder(dir.path()).background_threads(1).open().unwrap();
+        let keyspace = database.keyspace("a").unwrap();
+        let shared = &keyspace.shared;
+        let written = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            // The first of the queue, which has not gone on yet.
+            let turn = shared.room.enter();
+            keyspace.handle.core.update_pace(shared);
+            assert_eq!(shared.pace.load(Ordering::Relaxed), PACE_QUEUE);
+            for number in 0..5_u32 {
+                let (keyspace, written) = (&keyspace, &written);
+                scope.spawn(move || {
+                    keyspace.insert(number.to_be_bytes(), "").unwrap();
+                    written.fetch_add(1, Ordering::Relaxed);
+                });
+                while shared.room.present() < number as usize + 2 {
+                    thread::yield_now();
+                }
+            }
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(written.load(Ordering::Relaxed), 0, "nobody goes before the first");
+            drop(turn);
+        });
+        assert_eq!(written.load(Ordering::Relaxed), 5);
+        assert_eq!(shared.pace.load(Ordering::Relaxed), PACE_FREE);
+        assert_eq!(database.stats().stalls, 5);
+    }
 
     /// P9, P10: a pace that is out of date, as two threads that compute it at once can leave it, holds nobody for ever: the
     /// writer that waits has it corrected and is woken, although no job is due.

@@ -43,6 +43,12 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p file-system --test faults a_failed_sync_is_not_mended_by_a_later_one",
     },
     Fault {
+        name: "log-recycles-what-is-held",
+        breaks: "L5",
+        caught_by: "loom: -p write-ahead-log --test loom_rotation segments_are_written_over",
+    },
+    Fault { name: "log-relaxed-claim", breaks: "L2", caught_by: "loom: -p write-ahead-log --test loom_claim" },
+    Fault {
         name: "log-salt-of-a-record-ignored",
         breaks: "L2",
         caught_by: "-p write-ahead-log --test golden golden_scripts",
@@ -159,6 +165,16 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p manifest --test golden scripts_hold",
     },
     Fault {
+        name: "table-checked-bit-lost",
+        breaks: "T2",
+        caught_by: "loom: -p sstable-format --test loom_caches bits_of_neighbours",
+    },
+    Fault {
+        name: "table-opened-by-everyone-who-waits",
+        breaks: "R4",
+        caught_by: "loom: -p sstable-format --test loom_caches tables_are_opened_once",
+    },
+    Fault {
         name: "table-checksum-skipped",
         breaks: "T2",
         caught_by: "-p sstable-format --test damage damage_is_an_error_and_never_a_wrong_answer",
@@ -209,7 +225,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "version-history-flush-out-of-order",
         breaks: "P6",
-        caught_by: "-p version-history --test super_version",
+        caught_by: "loom: -p version-history --test loom_history flushes_install_in_seal_order",
     },
     Fault {
         name: "version-history-named-table-deleted",
@@ -225,6 +241,16 @@ pub const FAULTS: &[Fault] = &[
         name: "version-history-register-in-two-steps",
         breaks: "R3",
         caught_by: "loom: -p version-history --test loom_history",
+    },
+    Fault {
+        name: "version-history-relaxed-frontier",
+        breaks: "R1",
+        caught_by: "loom: -p version-history --test loom_history reader_finds",
+    },
+    Fault {
+        name: "version-history-table-given-to-two-collectors",
+        breaks: "R5",
+        caught_by: "loom: -p version-history --test loom_history last_holder",
     },
     Fault {
         name: "version-history-release-forgets-others",
@@ -257,9 +283,29 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p commit-pipeline --test commit panic_while_applying",
     },
     Fault {
+        name: "commit-pipeline-failure-wakes-nobody",
+        breaks: "P8",
+        caught_by: "loom: crash: -p commit-pipeline --test loom_death dead_writer",
+    },
+    Fault {
+        name: "commit-pipeline-late-ones-sleep-on-after-a-failure",
+        breaks: "P9",
+        caught_by: "loom: crash: -p commit-pipeline --test loom_sync panicking_leader",
+    },
+    Fault {
         name: "commit-pipeline-relaxed-stamp",
         breaks: "P3",
         caught_by: "loom: -p commit-pipeline --test loom_publish",
+    },
+    Fault {
+        name: "commit-pipeline-sealed-taken-for-complete",
+        breaks: "P4",
+        caught_by: "loom: -p commit-pipeline --test loom_seal",
+    },
+    Fault {
+        name: "commit-pipeline-turn-passed-on-silently",
+        breaks: "P9",
+        caught_by: "loom: crash: -p commit-pipeline --test loom_turnstile",
     },
     Fault {
         name: "commit-pipeline-waiters-forgotten",
