@@ -150,7 +150,8 @@ impl Keyspace {
             let (level, epoch) = place(&line, run);
             let tables: Vec<_> = tables.split_whitespace().map(|text| Arc::new(table(&line, text))).collect();
             let tables: Vec<_> =
-                tables.into_iter().map(|table| Arc::new(TableEntry { epoch, ..(*table).clone() })).collect();
+                // The only sequence number that matters is that of the run.
+                tables.into_iter().map(|table| Arc::new(TableEntry { epoch, min_seqno: SeqNo::new(epoch.0).unwrap(), ..(*table).clone() })).collect();
             self.store.add_run(level, epoch, &tables);
         }
         String::new()
@@ -161,7 +162,8 @@ impl Keyspace {
         let demand = if let Some(range) = command.option("range") {
             (min, max) = keys(command, range);
             let rewrite_before = TableId(command.option_or("rewrite", 0));
-            Demand::Range(KeyRange { min: &min, max: Some(&max), rewrite_before })
+            let through = SeqNo::new(command.option_or("through", SeqNo::MAX.get())).unwrap();
+            Demand::Range(KeyRange { min: &min, max: Some(&max), rewrite_before, through })
         } else if command.has("idle") {
             Demand::Idle
         } else {

@@ -286,7 +286,12 @@ fn newer_entries_never_come_to_lie_below_older_ones() {
                 3 => {
                     let min = [rng.below(60) as u8];
                     let max = [min[0] + rng.below(50) as u8];
-                    let range = KeyRange { min: &min, max: Some(&max), rewrite_before: TableId(world.next / 2) };
+                    let range = KeyRange {
+                        min: &min,
+                        max: Some(&max),
+                        rewrite_before: TableId(world.next / 2),
+                        through: SeqNo::MAX,
+                    };
                     let demands = [Demand::Steady, Demand::Steady, Demand::Idle, Demand::Range(range)];
                     let kinds = if may_ask { demands.len() } else { 3 };
                     world.begin(demands[rng.index(kinds)]);
@@ -365,7 +370,12 @@ fn a_range_goes_down_to_the_last_level() {
         }
         let min = [rng.below(80) as u8];
         let max = [min[0] + rng.below(30) as u8];
-        let range = KeyRange { min: &min, max: rng.one_in(2).then_some(&max), rewrite_before: TableId(world.next) };
+        let range = KeyRange {
+            min: &min,
+            max: rng.one_in(2).then_some(&max),
+            rewrite_before: TableId(world.next),
+            through: SeqNo::MAX,
+        };
         let mut steps = 0;
         while !pick::is_settled(&world.input(Demand::Steady), range) {
             assert!(world.begin(Demand::Range(range)), "nothing runs, so nothing blocks");

@@ -25,7 +25,8 @@ fn pick_from(store: &Store, demand: Demand<'_>) -> Option<Plan> {
     pick::pick(&PickInput { version, busy, options, oldest_sealed_epoch: None, demand })
 }
 
-const EVERYTHING: Demand<'_> = Demand::Range(KeyRange { min: b"", max: None, rewrite_before: TableId(0) });
+const EVERYTHING: Demand<'_> =
+    Demand::Range(KeyRange { min: b"", max: None, rewrite_before: TableId(0), through: SeqNo::MAX });
 
 /// Two overlapping runs of some size, and the plan that merges them into several tables.
 fn two_runs() -> (Store, Plan) {

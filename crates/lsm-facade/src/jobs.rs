@@ -16,13 +16,14 @@
 //! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use compaction::{
     Busy, Collector, Control, Demand, JobFailure, JobPanicked, JobSource, KeyRange, Load, OlderRuns, Output, Outputs,
-    Pace, PickInput, Plan, PlanKind, Progress, RunError, Scope, WaitError,
+    Pace, PickInput, Plan, PlanKind, Progress, RunError, Scope, Wait, WaitError,
 };
 use internal_key::{Epoch, JobId, KeyspaceId, Level, SeqNo, TableId};
 use manifest::{AddedTable, Change, Edit, Manifest, TableEntry};
@@ -31,8 +32,8 @@ use sstable_format::{Compression, TableOptions, TableSummary};
 use version_history::Sealed;
 
 use crate::core::{
-    Core, EditError, KeyspaceShared, PACE_FREE, PACE_WAIT, SealedPart, SuperVersion, Table, first_seqno, last_seqno,
-    lock,
+    Core, EditError, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT, SealedPart, SuperVersion, Table, first_seqno,
+    last_seqno, lock,
 };
 use crate::options::KeyspaceOptions;
 use crate::source::{RunCursor, Source};
@@ -49,6 +50,10 @@ pub(crate) struct Jobs {
     look_for_compaction: BTreeSet<KeyspaceId>,
     flushing: BTreeSet<KeyspaceId>,
     compacting: BTreeMap<KeyspaceId, Busy>,
+    /// The keyspaces in which a flush and a compaction was begun last: the next is looked for behind them, so that one
+    /// that always has something due keeps no other waiting (P9).
+    flushed_last: Option<KeyspaceId>,
+    compacted_last: Option<KeyspaceId>,
     compactions_running: usize,
     preparing_segment: bool,
     /// There was something to look at since everybody who waits for idleness was last told.
@@ -80,7 +85,7 @@ impl Task {
     }
 }
 
-fn scope_of(keyspace: KeyspaceId) -> Scope {
+pub(crate) fn scope_of(keyspace: KeyspaceId) -> Scope {
     Scope(u64::from(keyspace.get()))
 }
 
@@ -130,6 +135,13 @@ impl Jobs {
             && self.look_for_flush.is_empty()
             && self.look_for_compaction.is_empty()
     }
+}
+
+/// The keyspaces behind `last`, and then those up to it.
+fn in_turn(keyspaces: &BTreeSet<KeyspaceId>, last: Option<KeyspaceId>) -> impl Iterator<Item = &KeyspaceId> {
+    let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let behind = keyspaces.range((after, Bound::Unbounded));
+    behind.chain(last.into_iter().flat_map(|last| keyspaces.range(..=last)))
 }
 
 /// How a job ended, for the scheduler.
@@ -353,8 +365,9 @@ impl Core {
             let id = {
                 let mut jobs = lock(&self.jobs);
                 let may_flush = |id: &&KeyspaceId| !jobs.flushing.contains(id) && jobs.may_run(Task::Flush(**id));
-                let id = jobs.look_for_flush.iter().find(may_flush).copied()?;
+                let id = in_turn(&jobs.look_for_flush, jobs.flushed_last).find(may_flush).copied()?;
                 jobs.look_for_flush.remove(&id);
+                jobs.flushed_last = Some(id);
                 jobs.flushing.insert(id);
                 id
             };
@@ -579,8 +592,10 @@ impl Core {
                 if jobs.compactions_running >= self.compactions_max() {
                     return Ok(false);
                 }
-                let due = jobs.look_for_compaction.iter().copied().find(|id| jobs.may_run(Task::Compaction(*id)));
+                let may_compact = |id: &&KeyspaceId| jobs.may_run(Task::Compaction(**id));
+                let due = in_turn(&jobs.look_for_compaction, jobs.compacted_last).find(may_compact).copied();
                 let Some(id) = due else { return Ok(false) };
+                jobs.compacted_last = Some(id);
                 let keyspace = self.keyspace_by_id(id);
                 let claim = keyspace.and_then(|keyspace| self.claim_plan(&mut jobs, &keyspace, Demand::Steady));
                 let Some(claim) = claim else {
@@ -623,6 +638,21 @@ impl Core {
         busy.begin(job, &plan);
         jobs.compactions_running += 1;
         Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job })
+    }
+
+    /// Whether nothing of a range is left to compact, whatever runs elsewhere in the keyspace.
+    fn is_settled(&self, jobs: &Jobs, keyspace: &KeyspaceShared, range: KeyRange<'_>) -> bool {
+        let (busy, current) = (Busy::default(), keyspace.history.current_full());
+        let busy = jobs.compacting.get(&keyspace.id).unwrap_or(&busy);
+        let options = keyspace.options.compaction();
+        let input = PickInput {
+            version: current.version(),
+            busy,
+            options: &options,
+            oldest_sealed_epoch: None,
+            demand: Demand::Range(range),
+        };
+        compaction::pick::is_settled(&input, range)
     }
 
     /// Carries a claimed plan out, installs it and gives the claim back.
@@ -708,14 +738,25 @@ impl Core {
 
     /// Compacts everything of `keyspace` that overlaps a range down to the last level, on the caller's thread, beside
     /// whatever the background does.
-    pub(crate) fn compact_range(&self, keyspace: &Arc<KeyspaceShared>, min: &[u8], max: Option<&[u8]>) -> Result<()> {
+    ///
+    /// What was written after `through` may stay where it is, so that the call ends though writing goes on.
+    pub(crate) fn compact_range(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        min: &[u8],
+        max: Option<&[u8]>,
+        through: SeqNo,
+    ) -> Result<()> {
         self.writable()?;
-        let range = KeyRange { min, max, rewrite_before: self.next_table_id() };
+        let range = KeyRange { min, max, rewrite_before: self.next_table_id(), through };
         loop {
             keyspace.check_alive()?;
             self.check_open()?;
             let claimed = {
                 let mut jobs = lock(&self.jobs);
+                if self.is_settled(&jobs, keyspace, range) {
+                    return Ok(());
+                }
                 let claimed = self.claim_plan(&mut jobs, keyspace, Demand::Range(range));
                 let busy = jobs.compacting.get(&keyspace.id).cloned().unwrap_or_default();
                 claimed.ok_or(busy)
@@ -750,16 +791,29 @@ impl Core {
     /// `keyspace`, or with `None` if any does (P9).
     pub(crate) fn wait_for_jobs(&self, keyspace: Option<KeyspaceId>, done: impl Fn(&Jobs) -> bool) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
+        self.waited(done, |ended| match keyspace {
+            Some(id) => scheduler.wait_until_in(scope_of(id), ended),
+            None => scheduler.wait_until(ended),
+        })
+    }
+
+    /// [`wait_for_jobs`](Self::wait_for_jobs) with a wait that has begun before.
+    pub(crate) fn wait_with(&self, wait: Wait<'_>, done: impl Fn(&Jobs) -> bool) -> Result<()> {
+        self.waited(done, |ended| wait.until(ended))
+    }
+
+    fn waited(
+        &self,
+        done: impl Fn(&Jobs) -> bool,
+        wait: impl FnOnce(&dyn Fn() -> bool) -> Result<(), WaitError>,
+    ) -> Result<()> {
         let failure = || self.pipeline.as_ref().and_then(|pipeline| pipeline.failure());
         let ended = || {
             // No job runs any more once the database failed: then there is nothing to wait for.
             self.closed.load(Ordering::Relaxed) || done(&lock(&self.jobs)) || failure().is_some()
         };
         lock(&self.jobs).try_failed_again();
-        let waited = match keyspace {
-            Some(id) => scheduler.wait_until_in(scope_of(id), ended),
-            None => scheduler.wait_until(ended),
-        };
+        let waited = wait(&ended);
         if let Some(cause) = failure() {
             return if done(&lock(&self.jobs)) { Ok(()) } else { Err(Error::Failed { cause }) };
         }
@@ -933,9 +987,10 @@ impl Core {
         };
         // Per KiB written; each writer scales it by what it writes.
         match compaction::pace::pace(&keyspace.options.limits(), &load, 1024) {
-            Pace::Proceed => PACE_FREE,
-            Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_WAIT - 1),
             Pace::Wait(_) => PACE_WAIT,
+            _ if keyspace.room.is_in_use() => PACE_QUEUE,
+            Pace::Proceed => PACE_FREE,
+            Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_QUEUE - 1),
         }
     }
 

@@ -193,7 +193,7 @@ impl Keyspace {
         let newest = self.shared.history.current().sealed().first().and_then(last_seqno);
         let Some(target) = newest else { return Ok(()) };
         self.shared.flush_through.fetch_max(target.get(), Ordering::Relaxed);
-        core.request_look(&self.shared);
+        core.request_job(&self.shared);
         core.wait_for_flush(&self.shared, target)
     }
 
@@ -203,6 +203,8 @@ impl Keyspace {
     /// # Errors
     /// What kept it from succeeding, as for [`insert`](Self::insert).
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+        // What is visible now is in tables when the flush returns.
+        let through = self.handle.core.visible().load();
         self.flush()?;
         // The picker's bounds are inclusive: an excluded bound only makes it look at a table more.
         let (start, end) = owned_bounds(&range);
@@ -214,7 +216,7 @@ impl Keyspace {
             Bound::Included(key) | Bound::Excluded(key) => Some(&**key),
             Bound::Unbounded => None,
         };
-        self.handle.core.compact_range(&self.shared, min, max)
+        self.handle.core.compact_range(&self.shared, min, max, through)
     }
 
     /// [`compact_range`](Self::compact_range) over everything.

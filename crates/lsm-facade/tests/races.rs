@@ -1,6 +1,7 @@
 //! What must hold when calls meet at an unlucky moment: each test makes one such moment happen, or tries it very often.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -126,12 +127,17 @@ fn the_failure_of_one_keyspace_is_not_anothers() {
     let database = builder(&simulation, 0).open().unwrap();
     let failing = database.create_keyspace("a", small()).unwrap();
     let other = database.create_keyspace("b", small()).unwrap();
+    // The other is flushed now, so that the next turn is the older one's. That gets no more than makes its flush due: a
+    // writer who is delayed would run it.
     other.insert("key", "value").unwrap();
+    other.flush().unwrap();
     database.wait_until_idle().unwrap();
-    for number in 0..20 {
+    other.insert("key", "again").unwrap();
+    let mut number = 0;
+    while database.stats().keyspaces[0].sealed == 0 {
         failing.insert(format!("{number:04}"), "x".repeat(300)).unwrap();
+        number += 1;
     }
-    // The first table that is written is that of the older keyspace, whose flush has long been due.
     simulation.files.inject(Fault::on(FileOperation::Create).path_contains("/tables/.tmp-").nth(1));
     other.flush().unwrap();
     assert!(database.stats().keyspaces[0].sealed > 0, "the other's flush was tried first, and failed");
@@ -308,6 +314,63 @@ fn every_closer_waits_until_it_is_closed() {
             }
         });
         builder(&simulation, 0).open().unwrap();
+    }
+}
+
+/// P9: a caller who compacts is answered when what was there at the call is compacted, though others write and compact on
+/// and on, so that something is always above the last level and something always runs.
+#[test]
+fn a_compaction_ends_although_writing_and_compacting_go_on() {
+    let _watchdog = Watchdog::new("a_compaction_ends_although_writing_and_compacting_go_on");
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation, 2).open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    let calls = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for writer in 0..2 {
+            let (keyspace, calls) = (&keyspace, &calls);
+            scope.spawn(move || {
+                for number in (0..).take_while(|_| calls.load(Ordering::Relaxed) < 40) {
+                    keyspace.insert(format!("{writer} {:03}", number % 500), "x".repeat(100)).unwrap();
+                }
+            });
+        }
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while calls.fetch_add(1, Ordering::Relaxed) < 40 {
+                    keyspace.compact().unwrap();
+                }
+            });
+        }
+    });
+    keyspace.compact().unwrap();
+    let stats = database.stats();
+    let levels: Vec<u8> = stats.keyspaces[0].levels.iter().map(|level| level.level).collect();
+    assert_eq!(levels, [6], "what is quiet is compacted to one level: {stats}");
+}
+
+/// P9: keyspaces in which a job is always due keep no other waiting: each has its turn.
+#[test]
+fn busy_keyspaces_leave_the_others_their_turn() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation, 0).open().unwrap();
+    let busy = ["a", "b"].map(|name| database.create_keyspace(name, small()).unwrap());
+    let last = database.create_keyspace("c", small()).unwrap();
+    // A flush is due from half of the write buffer on, and nobody is slowed down before all of it is full.
+    let fill = |keyspace: &lsm_facade::Keyspace| {
+        for number in 0..12 {
+            keyspace.insert(format!("{number:02}"), "x".repeat(700)).unwrap();
+        }
+    };
+    fill(&last);
+    let sealed = |name: &str| database.stats().keyspaces.iter().find(|it| it.name == name).unwrap().sealed;
+    assert!(sealed("c") > 0);
+    let mut jobs = 0;
+    while sealed("c") > 0 {
+        busy.iter().for_each(fill);
+        assert!(database.run_one_job().unwrap());
+        jobs += 1;
+        assert!(jobs < 50, "fifty jobs and no turn for the last keyspace");
     }
 }
 

@@ -4,19 +4,19 @@
 //! Every value checks itself ([`value`]): it names its key and its generation, and carries a hash of both. A reader that
 //! meets anything else has met something that nobody wrote. A [`Watchdog`] ends the process when a test hangs (P9).
 //!
-//! `STRESS_SECS` and `STRESS_THREADS` make the last test longer:
-//! `STRESS_SECS=60 STRESS_THREADS=200 cargo test --release -p lsm-facade --test threads stress`.
+//! `cargo xtask stress --threads 200 --secs 60` makes the last test longer, by `STRESS_THREADS` and `STRESS_SECS`;
+//! `STRESS_SMALL=0` gives it the default options.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lsm_facade::{Compression, Database, Durability, Error, Keyspace, KeyspaceOptions};
+use lsm_facade::{Database, Durability, Error, Keyspace, KeyspaceOptions};
 use test_support::Rng;
 
 /// Ends the process if it is not dropped in time: a hang becomes a failure that says where.
@@ -819,115 +819,297 @@ fn environment(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// P3, P9: everything at once for as long as `STRESS_SECS` says; a thread that is stuck for ten seconds fails the test.
+/// What a thread of the stress test does; counted, and named when a thread is stuck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Put,
+    Delete,
+    Batch,
+    LargeBatch,
+    Get,
+    Scan,
+    Snapshot,
+    Flush,
+    Compaction,
+    Stats,
+}
+
+const OPERATIONS: [Operation; 10] = [
+    Operation::Put,
+    Operation::Delete,
+    Operation::Batch,
+    Operation::LargeBatch,
+    Operation::Get,
+    Operation::Scan,
+    Operation::Snapshot,
+    Operation::Flush,
+    Operation::Compaction,
+    Operation::Stats,
+];
+
+/// How often each operation comes, of a thousand.
+const SHARES: [u64; 10] = [180, 40, 150, 2, 350, 120, 140, 6, 2, 10];
+
+/// What one thread has done and is doing, for whoever watches it.
+#[derive(Default)]
+struct Doing {
+    /// Steps begun.
+    step: AtomicU64,
+    /// The index of the operation in `OPERATIONS`.
+    operation: AtomicU64,
+    counts: [AtomicU64; OPERATIONS.len()],
+    /// `/proc` of the thread, where there is one.
+    proc: Mutex<Option<PathBuf>>,
+}
+
+impl Doing {
+    fn begin(&self, operation: Operation) {
+        self.operation.store(operation as u64, Ordering::Relaxed);
+        self.counts[operation as usize].fetch_add(1, Ordering::Relaxed);
+        self.step.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it is at, and what the system says of it: asleep or ready to run, its time on processors, its switches.
+    fn describe(&self) -> String {
+        let operation = OPERATIONS[self.operation.load(Ordering::Relaxed) as usize];
+        let of_system = self.proc.lock().unwrap().as_ref().map(|proc| {
+            let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
+            let kept = |line: &&str| ["State", "voluntary", "nonvoluntary"].iter().any(|name| line.starts_with(name));
+            let ran = std::fs::read_to_string(proc.join("schedstat")).unwrap_or_default();
+            let status: Vec<&str> = status.lines().filter(kept).collect();
+            format!("{}, ran/waited/slices {}", status.join(", "), ran.trim())
+        });
+        let step = self.step.load(Ordering::Relaxed);
+        format!("step {step}, {operation:?}, {}", of_system.unwrap_or_default().replace('\t', " "))
+    }
+}
+
+/// What every thread of the stress test shares.
+struct Stress {
+    database: Database,
+    /// Always written together.
+    pair: [Keyspace; 2],
+    /// Single puts and deletes.
+    single: Keyspace,
+    owners: u64,
+    /// Keys of each owner; nobody else writes them.
+    keys: u64,
+    until: Instant,
+}
+
+/// What one thread knows: what it wrote, and the newest generation that it saw of anybody's key.
+#[derive(Default)]
+struct Knowledge {
+    pair: BTreeMap<u64, u64>,
+    single: BTreeMap<u64, u64>,
+    seen_pair: BTreeMap<u64, u64>,
+    seen_single: BTreeMap<u64, u64>,
+}
+
+/// Generations of a key only grow, so that a reader never finds an older one than before.
+#[track_caller]
+fn never_goes_back(seen: &mut BTreeMap<u64, u64>, number: u64, found: Option<u64>) {
+    if let Some(found) = found {
+        let before = seen.insert(number, found).unwrap_or(0);
+        assert!(found >= before, "key {number} went back from generation {before} to {found}");
+    }
+}
+
+impl Stress {
+    fn own(&self, owner: u64) -> std::ops::Range<u64> {
+        owner * self.keys..(owner + 1) * self.keys
+    }
+
+    /// One thread: random operations until the time is over. Returns what it knows to be written.
+    fn run(&self, owner: u64, doing: &Doing) -> Knowledge {
+        let mut rng = Rng::new(owner + 1);
+        let mut known = Knowledge::default();
+        let mut generation = 0;
+        while Instant::now() < self.until {
+            let mut left = rng.below(SHARES.iter().sum());
+            let chosen = SHARES.iter().position(|share| {
+                let chosen = left < *share;
+                left = left.saturating_sub(*share);
+                chosen
+            });
+            // Each operation is some thread's first, so that a run however short has all of them.
+            let operation =
+                OPERATIONS[if generation == 0 { owner as usize % OPERATIONS.len() } else { chosen.unwrap() }];
+            generation += 1;
+            doing.begin(operation);
+            self.step(operation, owner, generation, &mut rng, &mut known);
+        }
+        known
+    }
+
+    fn step(&self, operation: Operation, owner: u64, step: u64, rng: &mut Rng, known: &mut Knowledge) {
+        let number = owner * self.keys + rng.below(self.keys);
+        let other = rng.below(self.owners * self.keys);
+        let [left, right] = &self.pair;
+        let expected = |model: &BTreeMap<u64, u64>| model.iter().map(|(key, step)| (*key, *step)).collect::<Vec<_>>();
+        match operation {
+            Operation::Put => {
+                self.single.insert(key(number), value(number, step)).unwrap();
+                known.single.insert(number, step);
+                assert_eq!(read(&self.single, number), Some(step), "a thread reads its own write");
+            }
+            Operation::Delete => {
+                self.single.remove(key(number)).unwrap();
+                known.single.remove(&number);
+                assert_eq!(read(&self.single, number), None, "a thread reads its own delete");
+            }
+            Operation::Batch | Operation::LargeBatch => {
+                let many = if operation == Operation::LargeBatch { self.keys } else { 1 + rng.below(4) };
+                let mut batch = self.database.batch();
+                if rng.one_in(50) {
+                    batch = batch.with_durability(Durability::Synced);
+                }
+                for number in (number..self.own(owner).end).take(many as usize) {
+                    let remove = rng.one_in(8);
+                    for keyspace in &self.pair {
+                        match remove {
+                            true => batch.remove(keyspace, key(number)).unwrap(),
+                            false => batch.insert(keyspace, key(number), value(number, step)).unwrap(),
+                        };
+                    }
+                    match remove {
+                        true => known.pair.remove(&number),
+                        false => known.pair.insert(number, step),
+                    };
+                }
+                self.database.write(&batch).unwrap();
+            }
+            Operation::Get => {
+                assert_eq!(read(&self.single, number), known.single.get(&number).copied(), "own key {number}");
+                assert_eq!(read(left, number), known.pair.get(&number).copied(), "own key {number}");
+                never_goes_back(&mut known.seen_single, other, read(&self.single, other));
+                let before = read(left, other);
+                never_goes_back(&mut known.seen_pair, other, before);
+                // The second is read after the first and no older.
+                never_goes_back(&mut known.seen_pair, other, read(right, other));
+            }
+            Operation::Scan => {
+                let own = || key(self.own(owner).start)..key(self.own(owner).end);
+                assert_eq!(rows(right.range(own())), expected(&known.pair));
+                let backward: Vec<_> = rows(self.single.range(own()).rev()).into_iter().rev().collect();
+                assert_eq!(backward, expected(&known.single));
+            }
+            Operation::Snapshot => {
+                let snapshot = self.database.snapshot().unwrap();
+                let range = || key(other)..key(other + 20);
+                let first = rows(snapshot.range(left, range()));
+                let second: Vec<_> = rows(snapshot.range(right, range()).rev()).into_iter().rev().collect();
+                assert_eq!(first, second, "the pair agrees");
+                for (number, found) in first {
+                    never_goes_back(&mut known.seen_pair, number, Some(found));
+                    let again = snapshot.get(left, key(number)).unwrap();
+                    assert_eq!(again.map(|bytes| generation(number, &bytes)), Some(found));
+                }
+            }
+            Operation::Flush => [left, right, &self.single][rng.below(3) as usize].flush().unwrap(),
+            Operation::Compaction => [left, right, &self.single][rng.below(3) as usize].compact().unwrap(),
+            Operation::Stats => drop(self.database.stats()),
+        }
+    }
+}
+
+/// How long a thread may be at one operation.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// P3, P9: everything at once for as long as `STRESS_SECS` says: a thread reads its own writes and never an older state
+/// than before, the pair of keyspaces always agrees, and nobody is stuck.
 #[test]
 fn stress() {
-    let (seconds, threads) = (environment("STRESS_SECS", 1), environment("STRESS_THREADS", 12).max(4));
-    let _watchdog = Watchdog::within("stress", Duration::from_secs(seconds + 60));
+    let (seconds, owners) = (environment("STRESS_SECS", 1), environment("STRESS_THREADS", 12));
+    let smallest = environment("STRESS_SMALL", 1) == 1;
+    let _watchdog = Watchdog::within("stress", Duration::from_secs(seconds + 120));
     let dir = directory();
-    let database = open(dir.path());
-    let options = [
-        small(),
-        small().compression(Compression::None).strategy(lsm_facade::Strategy::Tiered),
-        small().memtable_bytes(16 << 10).write_buffer_bytes(64 << 10).filter_bits_per_key(0),
-    ];
-    let keyspaces: Vec<Keyspace> = options
-        .into_iter()
-        .enumerate()
-        .map(|(number, options)| database.create_keyspace(&format!("k{number}"), options).unwrap())
-        .collect();
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let steps: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
-    let running = AtomicU64::new(threads);
-    let expected = Mutex::new(BTreeMap::new());
-    const NUMBERS: u64 = 200;
+    let open = || if smallest { open(dir.path()) } else { Database::open(dir.path()).unwrap() };
+    let database = open();
+    let options = || match smallest {
+        true => {
+            small().memtable_bytes(1 << 10).write_buffer_bytes(1 << 10).table_bytes(4 << 10).level_base_bytes(4 << 10)
+        }
+        false => KeyspaceOptions::default(),
+    };
+    let keyspace = |name: &str| database.create_keyspace(name, options()).unwrap();
+    let stress = Stress {
+        pair: [keyspace("left"), keyspace("right")],
+        single: keyspace("single"),
+        owners,
+        keys: if smallest { 20 } else { 2000 },
+        until: Instant::now() + Duration::from_secs(seconds),
+        database: database.clone(),
+    };
+    let doing: Vec<Doing> = (0..owners).map(|_| Doing::default()).collect();
+    let written = Mutex::new((BTreeMap::new(), BTreeMap::new()));
+    let running = AtomicU64::new(owners);
     thread::scope(|scope| {
-        for owner in 0..threads {
-            let (database, keyspaces, steps, running, expected) = (&database, &keyspaces, &steps, &running, &expected);
+        for (owner, doing) in (0..owners).zip(&doing) {
+            let (stress, running, written) = (&stress, &running, &written);
             scope.spawn(move || {
-                let mut rng = Rng::new(owner + 1);
-                // What this thread wrote last to each of its own keys; a batch writes the same key in all keyspaces.
-                let mut model: BTreeMap<u64, u64> = BTreeMap::new();
-                let mut step = 0_u64;
-                while Instant::now() < until {
-                    step += 1;
-                    steps[owner as usize].store(step, Ordering::Relaxed);
-                    let number = owner * NUMBERS + rng.below(NUMBERS);
-                    let other = rng.below(threads * NUMBERS);
-                    let keyspace = &keyspaces[rng.below(keyspaces.len() as u64) as usize];
-                    match rng.below(100) {
-                        0..35 => {
-                            let many = if rng.one_in(20) { NUMBERS } else { 1 + rng.below(4) };
-                            let mut batch = database.batch();
-                            if rng.one_in(50) {
-                                batch = batch.with_durability(Durability::Synced);
-                            }
-                            for number in (number..(owner + 1) * NUMBERS).take(many as usize) {
-                                let remove = rng.one_in(8);
-                                for keyspace in keyspaces {
-                                    match remove {
-                                        true => batch.remove(keyspace, key(number)).unwrap(),
-                                        false => batch.insert(keyspace, key(number), value(number, step)).unwrap(),
-                                    };
-                                }
-                                if remove {
-                                    model.remove(&number)
-                                } else {
-                                    model.insert(number, step)
-                                };
-                            }
-                            database.write(&batch).unwrap();
-                        }
-                        35..70 => {
-                            assert_eq!(read(keyspace, number), model.get(&number).copied(), "own key {number}");
-                            read(keyspace, other);
-                        }
-                        70..85 => {
-                            let own = owner * NUMBERS..(owner + 1) * NUMBERS;
-                            let found = rows(keyspace.range(key(own.start)..key(own.end)));
-                            assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>());
-                        }
-                        85..95 => {
-                            let snapshot = database.snapshot().unwrap();
-                            let range = || key(other)..key(other + 50);
-                            let first = rows(snapshot.range(&keyspaces[0], range()));
-                            for keyspace in &keyspaces[1..] {
-                                let backward = rows(snapshot.range(keyspace, range()).rev());
-                                assert_eq!(first, backward.into_iter().rev().collect::<Vec<_>>());
-                            }
-                        }
-                        95..97 if owner % 8 == 0 => keyspace.flush().unwrap(),
-                        97 if owner % 16 == 0 => keyspace.compact().unwrap(),
-                        98 => drop(database.run_one_job().unwrap()),
-                        _ => drop(database.stats()),
-                    }
+                *doing.proc.lock().unwrap() =
+                    std::fs::read_link("/proc/thread-self").ok().map(|it| Path::new("/proc").join(it));
+                let known = stress.run(owner, doing);
+                {
+                    let mut written = written.lock().unwrap();
+                    written.0.extend(known.pair);
+                    written.1.extend(known.single);
                 }
-                expected.lock().unwrap().extend(model);
                 running.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        // P9: nobody is stuck.
-        let mut seen = vec![(0, Instant::now()); threads as usize];
-        while running.load(Ordering::Relaxed) > 0 {
-            thread::park_timeout(Duration::from_millis(20));
-            for (owner, (last, since)) in seen.iter_mut().enumerate() {
-                let step = steps[owner].load(Ordering::Relaxed);
-                if step != *last || Instant::now() >= until {
-                    (*last, *since) = (step, Instant::now());
-                }
-                if since.elapsed() > Duration::from_secs(10) {
-                    let _ =
-                        writeln!(std::io::stderr(), "P9: thread {owner} is stuck at step {step}\n{}", database.stats());
-                    std::process::abort();
-                }
-            }
-        }
+        watch(&doing, &running, &database);
     });
-    let expected: Vec<(u64, u64)> = expected.into_inner().unwrap().into_iter().collect();
-    println!("{} steps\n{}", steps.iter().map(|steps| steps.load(Ordering::Relaxed)).sum::<u64>(), database.stats());
-    drop((keyspaces, database));
-    let database = open(dir.path());
-    for name in database.list_keyspaces() {
-        assert_eq!(rows(database.open_keyspace(&name).unwrap().iter()), expected, "{name} after reopening");
+    let counts =
+        OPERATIONS.map(|it| doing.iter().map(|doing| doing.counts[it as usize].load(Ordering::Relaxed)).sum::<u64>());
+    let stats = database.stats();
+    println!("{:?}\n{stats}", OPERATIONS.iter().zip(counts).collect::<Vec<_>>());
+    // A run that did less than this was no stress.
+    let least = owners * seconds.min(10) / 2;
+    for (operation, (count, share)) in OPERATIONS.iter().zip(counts.into_iter().zip(SHARES)) {
+        assert!(count >= 1.max(least * share / 1000), "only {count} of {operation:?}");
     }
+    assert!(stats.flushes >= 1 && stats.compactions.iter().sum::<u64>() >= 1, "{stats}");
+    let (pair, single) = written.into_inner().unwrap();
+    let expected = |model: BTreeMap<u64, u64>| model.into_iter().collect::<Vec<_>>();
+    let expected = [("left", expected(pair.clone())), ("right", expected(pair)), ("single", expected(single))];
+    drop((stress, database));
+    let database = open();
+    for (name, expected) in expected {
+        assert_eq!(rows(database.open_keyspace(name).unwrap().iter()), expected, "{name} after reopening");
+    }
+}
+
+/// P9: ends the process if a thread is at one operation for longer than [`STUCK`], and says what everybody is at.
+fn watch(doing: &[Doing], running: &AtomicU64, database: &Database) {
+    const LOOK: Duration = Duration::from_millis(20);
+    let mut seen = vec![(0, Duration::ZERO, Duration::ZERO); doing.len()];
+    let mut last = Instant::now();
+    while running.load(Ordering::Relaxed) > 0 {
+        thread::park_timeout(LOOK);
+        // Time in which this thread too did not run is the machine's, not a stuck thread's.
+        let passed = last.elapsed().min(5 * LOOK);
+        last = Instant::now();
+        for (doing, (step, since, longest)) in doing.iter().zip(&mut seen) {
+            let now = doing.step.load(Ordering::Relaxed);
+            *since = if now == *step { *since + passed } else { Duration::ZERO };
+            *step = now;
+            *longest = (*longest).max(*since);
+        }
+        // A thread that has ended is at its last step for ever.
+        let going = |doing: &Doing| doing.proc.lock().unwrap().as_ref().is_none_or(|proc| proc.exists());
+        let stuck = |(doing, (_, since, _)): (&Doing, &(u64, Duration, Duration))| *since > STUCK && going(doing);
+        if doing.iter().zip(&seen).any(stuck) {
+            // Not by a macro, whose output the harness would keep to itself.
+            let mut stderr = std::io::stderr();
+            let _ = writeln!(stderr, "P9: a thread is stuck; {}", database.stats());
+            for (owner, (doing, (_, since, _))) in doing.iter().zip(&seen).enumerate() {
+                let _ = writeln!(stderr, "thread {owner}: {since:.1?} at {}", doing.describe());
+            }
+            std::process::abort();
+        }
+    }
+    let longest = seen.iter().map(|(_, _, longest)| *longest).max().unwrap_or_default();
+    println!("the longest operation took {longest:.1?}");
 }

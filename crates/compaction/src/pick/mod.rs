@@ -19,7 +19,7 @@ mod range;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use internal_key::{Epoch, Level, TableId};
+use internal_key::{Epoch, Level, SeqNo, TableId};
 use version_history::{Run, Table, Version};
 
 pub use fifo::Fifo;
@@ -52,11 +52,20 @@ pub struct KeyRange<'a> {
     /// Tables of the last level with tombstones and an id below this are rewritten too. The next table id at the time of
     /// the request: what the request itself writes is not written again. `TableId(0)` for none.
     pub rewrite_before: TableId,
+    /// What was written later may stay where it is: a table above the last level that holds nothing up to this sequence
+    /// number asks for no step. What was visible at the time of the request, so that a request ends though writing goes
+    /// on (P9); [`SeqNo::MAX`] for everything.
+    pub through: SeqNo,
 }
 
 impl KeyRange<'_> {
     fn overlaps<S>(&self, table: &Table<S>) -> bool {
         *self.min <= *table.entry.max_key && self.max.is_none_or(|max| *table.entry.min_key <= *max)
+    }
+
+    /// Whether a table above the last level has to go down for this range.
+    fn wants<S>(&self, table: &Table<S>) -> bool {
+        self.overlaps(table) && table.entry.min_seqno <= self.through
     }
 }
 
@@ -114,7 +123,7 @@ pub fn pick<S>(input: &PickInput<'_, S>) -> Option<Plan> {
     input.options.strategy.pick(input)
 }
 
-/// Whether nothing is left to do for a range: everything in it lies in the last level, in one run, and no table there
+/// Whether nothing is left to do for a range: everything in it that the request is about lies in the last level, in one run, and no table there
 /// waits to be rewritten. Under [`Strategy::Fifo`] a range is never compacted, so it is always settled.
 ///
 /// While this is `false` and [`pick`] returns `None`, running jobs hold what is needed.

@@ -32,7 +32,7 @@ pub(super) fn next_step<S>(input: &PickInput<'_, S>, range: KeyRange<'_>) -> Ste
     let step = |plan: Option<Plan>| plan.map_or(Step::Blocked, Step::Run);
     for level in (0..Level::LAST.0).map(Level) {
         let runs = input.eligible(level);
-        if runs.iter().any(|run| run.tables().iter().any(|table| range.overlaps(table))) {
+        if runs.iter().any(|run| run.tables().iter().any(|table| range.wants(table))) {
             return step(go_down(input, range, level));
         }
     }
