@@ -24,6 +24,7 @@ mod model;
 mod mutants;
 mod profile;
 mod shell;
+mod stress;
 mod tidy;
 mod tools;
 
@@ -65,6 +66,8 @@ enum Verb {
     Crash(crash::Options),
     /// Kills the database in a process of its own at random moments, and opens it again
     Kill(kill::Options),
+    /// Runs many threads on one database at once, as long as one likes
+    Stress(stress::Options),
     /// Runs the main job on real input: once whole, and once killed in the middle and taken up again
     MainJob,
     /// Plants each fault of the registry and demands that its test fails
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Model(options) => model::run(&options),
         Verb::Crash(options) => crash::run(&options),
         Verb::Kill(options) => kill::run(&options),
+        Verb::Stress(options) => stress::run(&options),
         Verb::MainJob => main_job::main_job(),
         Verb::Mutants(options) => mutants::run(&options),
         Verb::Bench(options) => bench::run(&options),
