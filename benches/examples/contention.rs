@@ -1,0 +1,276 @@
+//! What threads cost each other: `contention [readers] [synced] [writers] [tail]`, all of them if none is named.
+//!
+//! Figures are processor time, counts and ratios of runs that alternate, so that a busy machine blurs them and does not
+//! decide them. A control puts threads that only spin where the other threads were: what is left beside it is what the
+//! engine's threads share.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use benches::{KeyShape, Rows, mix};
+use hdrhistogram::Histogram;
+use lsm_facade::{Database, Durability, Keyspace};
+
+/// What a thread beside the measured one does until it is told to end.
+type Other<'a> = &'a (dyn Fn(&AtomicBool) + Sync);
+
+/// Runs of each kind, alternating; the median counts.
+const ROUNDS: usize = 5;
+
+fn main() {
+    let chosen: Vec<String> = std::env::args().skip(1).collect();
+    let parts: [(&str, fn()); 4] = [("readers", readers), ("synced", synced), ("writers", writers), ("tail", tail)];
+    for name in &chosen {
+        assert!(parts.iter().any(|(part, _)| part == name), "{name}: not a part");
+    }
+    for (name, part) in parts {
+        if chosen.is_empty() || chosen.iter().any(|it| it == name) {
+            part();
+        }
+    }
+}
+
+/// Nanoseconds of processor time and voluntary switches of this thread, where the system tells.
+fn own_time() -> (u64, u64) {
+    let first_number = |text: &str| text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    let ran = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap_or_default();
+    (first_number(&ran), first_number(switches))
+}
+
+/// `run`, and the processor time and voluntary switches that it took this thread.
+fn timed<T>(run: impl FnOnce() -> T) -> (T, u64, u64) {
+    let before = own_time();
+    let result = run();
+    let after = own_time();
+    (result, after.0 - before.0, after.1 - before.1)
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Runs `work` beside `others`, which go on until it has ended.
+fn beside<T>(others: &[Other<'_>], work: impl FnOnce() -> T) -> T {
+    let going = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for other in others {
+            scope.spawn(|| other(&going));
+        }
+        let result = work();
+        going.store(false, Ordering::Relaxed);
+        result
+    })
+}
+
+fn spin(going: &AtomicBool) {
+    while going.load(Ordering::Relaxed) {
+        std::hint::spin_loop();
+    }
+}
+
+fn any(number: u64, count: u32) -> u32 {
+    (((mix(number) >> 32) * u64::from(count)) >> 32) as u32
+}
+
+/// Gets of random rows, each checked.
+fn get_some(keyspace: &Keyspace, rows: &Rows, gets: u64, salt: u64) {
+    for number in 0..gets {
+        let row = any(number ^ salt << 40, rows.count());
+        let value = keyspace.get(rows.key(row)).expect("a get succeeds").expect("the row is there");
+        Rows::check_value(row, 0, &value);
+    }
+}
+
+fn filled(database: &Database, name: &str, rows: &Rows) -> Keyspace {
+    let keyspace = database.keyspace(name).expect("a keyspace can be created");
+    for row in 0..rows.count() {
+        keyspace.insert(rows.key(row), Rows::value(row, 0)).expect("an insert succeeds");
+    }
+    keyspace.compact().expect("a compaction succeeds");
+    assert_eq!(keyspace.iter().count(), rows.count() as usize, "every block is checked once");
+    keyspace
+}
+
+/// Processor time of a get: alone, beside a spinning thread, beside another reader, beside a writer of another keyspace.
+fn readers() {
+    const GETS: u64 = 200_000;
+    let rows = Rows::new(KeyShape::Scattered, 200_000);
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let database = Database::builder(dir.path()).background_threads(1).open().expect("a database can be created");
+    let keyspace = filled(&database, "read", &rows);
+    let other = database.keyspace("written").expect("a keyspace can be created");
+    let read = |going: &AtomicBool| {
+        while going.load(Ordering::Relaxed) {
+            get_some(&keyspace, &rows, 1000, 1);
+        }
+    };
+    let write = |going: &AtomicBool| {
+        for number in (0..).take_while(|_| going.load(Ordering::Relaxed)) {
+            other.insert(rows.key(number % rows.count()), Rows::value(number, 1)).expect("an insert succeeds");
+        }
+    };
+    let layouts: [(&str, Option<Other<'_>>); 4] = [
+        ("alone", None),
+        ("beside a spinning thread", Some(&spin)),
+        ("beside a reader", Some(&read)),
+        ("beside a writer of another keyspace", Some(&write)),
+    ];
+    let mut figures = layouts.map(|_| Vec::new());
+    for _ in 0..ROUNDS {
+        for ((_, other), figures) in layouts.iter().zip(&mut figures) {
+            let ((), took, _) = beside(other.as_slice(), || timed(|| get_some(&keyspace, &rows, GETS, 2)));
+            figures.push(took as f64 / GETS as f64);
+        }
+    }
+    let figures = figures.map(median);
+    for ((name, _), figure) in layouts.iter().zip(figures) {
+        let (to_alone, to_spinning) = (figure / figures[0], figure / figures[1]);
+        println!(
+            "get, {name:<36} {figure:>6.0} ns of processor time, {to_alone:.2} × alone, {to_spinning:.2} × beside a spinning one"
+        );
+    }
+}
+
+/// Commits for each sync of the log, with 64 threads that wait for theirs.
+fn synced() {
+    const WRITERS: u64 = 64;
+    const COMMITS: u64 = 100;
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let database = Database::open(dir.path()).expect("a database can be created");
+    let keyspace = database.keyspace("rows").expect("a keyspace can be created").with_durability(Durability::Synced);
+    let before = database.stats();
+    let start = Barrier::new(WRITERS as usize);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (keyspace, start) = (&keyspace, &start);
+            scope.spawn(move || {
+                start.wait();
+                for number in writer * COMMITS..(writer + 1) * COMMITS {
+                    keyspace.insert(number.to_be_bytes(), number.to_le_bytes()).expect("an insert succeeds");
+                }
+            });
+        }
+    });
+    let took = began.elapsed();
+    let after = database.stats();
+    let (commits, syncs) = (after.commits - before.commits, after.log_syncs - before.log_syncs);
+    let (group, rate) = (commits as f64 / syncs as f64, commits as f64 / took.as_secs_f64());
+    println!(
+        "{WRITERS} synced writers: {commits} commits, {syncs} syncs of the log, {group:.1} commits a sync, {rate:.0} commits/s"
+    );
+}
+
+/// Commits a second, processor time and voluntary switches of a commit, with two writers and with 200.
+fn writers() {
+    const COMMITS: u64 = 200_000;
+    let run = |round: usize, threads: u64| {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let database = Database::open(dir.path()).expect("a database can be created");
+        let keyspace = database.keyspace("rows").expect("a keyspace can be created");
+        let start = Barrier::new(threads as usize + 1);
+        let (cpu, switches) = (AtomicU64::new(0), AtomicU64::new(0));
+        let took = std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let (keyspace, start, cpu, switches) = (&keyspace, &start, &cpu, &switches);
+                scope.spawn(move || {
+                    start.wait();
+                    let ((), ran, switched) = timed(|| {
+                        for number in (thread..COMMITS).step_by(threads as usize) {
+                            let key = mix(number ^ (round as u64) << 40).to_be_bytes();
+                            keyspace.insert(key, Rows::value(number as u32, 0)).expect("an insert succeeds");
+                        }
+                    });
+                    cpu.fetch_add(ran, Ordering::Relaxed);
+                    switches.fetch_add(switched, Ordering::Relaxed);
+                });
+            }
+            start.wait();
+            Instant::now()
+        })
+        .elapsed();
+        let each = |sum: AtomicU64| sum.into_inner() as f64 / COMMITS as f64;
+        (COMMITS as f64 / took.as_secs_f64(), each(cpu), each(switches))
+    };
+    let mut figures: [Vec<(f64, f64, f64)>; 2] = [Vec::new(), Vec::new()];
+    for round in 0..ROUNDS {
+        for (threads, figures) in [2, 200].into_iter().zip(&mut figures) {
+            figures.push(run(round, threads));
+        }
+    }
+    for (threads, figures) in [2, 200].into_iter().zip(&figures) {
+        let of = |which: fn(&(f64, f64, f64)) -> f64| median(figures.iter().map(which).collect());
+        let (rate, cpu, switches) = (of(|it| it.0), of(|it| it.1), of(|it| it.2));
+        println!(
+            "{threads} writers: {rate:.0} commits/s, {cpu:.0} ns of processor time and {switches:.3} voluntary switches a commit"
+        );
+    }
+    let [few, many] = &figures;
+    let ratios = few.iter().zip(many).map(|(few, many)| many.0 / few.0).collect();
+    println!(
+        "200 writers reach {:.0} % of the rate of 2 (median of {ROUNDS} alternating runs)",
+        100.0 * median(ratios)
+    );
+}
+
+/// How long gets take while flushes and compactions run all the time, and while as many threads spin in their place.
+fn tail() {
+    const SECONDS: u64 = 4;
+    let rows = Rows::new(KeyShape::Scattered, 100_000);
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let database = Database::builder(dir.path()).background_threads(2).open().expect("a database can be created");
+    let keyspace = filled(&database, "read", &rows);
+    let gets = || {
+        let mut latencies = Histogram::<u64>::new(3).expect("three digits are a valid precision");
+        let until = Instant::now() + Duration::from_secs(SECONDS);
+        let mut before = Instant::now();
+        for number in 0.. {
+            get_some(&keyspace, &rows, 1, number);
+            let after = Instant::now();
+            latencies.record((after - before).as_nanos() as u64).expect("the histogram grows");
+            before = after;
+            if after >= until {
+                break;
+            }
+        }
+        latencies
+    };
+    // A flush and a compaction, again and again, of the keyspace that is read: on a worker and on the caller's thread.
+    let churn = |going: &AtomicBool| {
+        while going.load(Ordering::Relaxed) {
+            for row in (0..rows.count()).step_by(7) {
+                keyspace.insert(rows.key(row), Rows::value(row, 0)).expect("an insert succeeds");
+            }
+            keyspace.flush().expect("a flush succeeds");
+            keyspace.compact().expect("a compaction succeeds");
+        }
+    };
+    let mut figures = [Vec::new(), Vec::new()];
+    let before = database.stats();
+    for _ in 0..ROUNDS {
+        let spinning: [Other<'_>; 2] = [&spin, &spin];
+        let with: [&[Other<'_>]; 2] = [&spinning, &[&churn]];
+        for (others, figures) in with.into_iter().zip(&mut figures) {
+            figures.push(beside(others, gets));
+        }
+    }
+    let after = database.stats();
+    let compactions = |stats: &lsm_facade::Stats| stats.compactions.iter().sum::<u64>();
+    println!(
+        "gets beside {} flushes and {} compactions, and beside 2 spinning threads:",
+        after.flushes - before.flushes,
+        compactions(&after) - compactions(&before),
+    );
+    for quantile in [0.5, 0.99, 0.999, 0.9999] {
+        let [spinning, jobs] = &figures;
+        let of = |figures: &[Histogram<u64>]| {
+            median(figures.iter().map(|it| it.value_at_quantile(quantile) as f64).collect())
+        };
+        let (spinning, jobs) = (of(spinning), of(jobs));
+        println!("  p{:<6} {jobs:>10.0} ns, spinning {spinning:>10.0} ns: {:.2} ×", quantile * 100.0, jobs / spinning);
+    }
+}
