@@ -214,7 +214,8 @@ impl<J: Journal> Pipeline<J> {
     /// # Errors
     /// The cause, if the database failed before.
     pub fn wait_visible(&self, seqno: SeqNo) -> Result<(), Cause> {
-        let visible = || self.visible().load() >= seqno;
+        let visible =
+            || self.visible().load() >= seqno || planted_faults::planted("commit-pipeline-sealed-taken-for-complete");
         if !visible() {
             self.queue.wait_until(u64::MAX, || visible() || self.failure.is_set());
         }
@@ -242,8 +243,10 @@ impl<J: Journal> Pipeline<J> {
     /// Everyone who waits is woken with it (P8).
     pub fn fail(&self, cause: Cause) -> Cause {
         self.failure.set(cause);
-        self.queue.wake_all();
-        self.sync.wake_all();
+        if !planted_faults::planted("commit-pipeline-failure-wakes-nobody") {
+            self.queue.wake_all();
+            self.sync.wake_all();
+        }
         self.cause()
     }
 

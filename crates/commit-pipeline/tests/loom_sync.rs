@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use commit_pipeline::{CommitError, Durability};
 use loom::sync::Arc;
 use loom::thread;
@@ -45,6 +47,35 @@ fn failed_sync_wakes_everyone_with_the_cause() {
             assert_eq!(cause.to_string(), "fake log: sync");
         }
         assert_eq!(fixture.pipeline.journal().script().syncs, 1, "P8: a failed sync is never retried");
+    });
+}
+
+/// P2, P9: a leader that panics while it syncs fails the database, and nobody sleeps on: neither who waits for its sync
+/// nor who came too late for that.
+#[test]
+fn panicking_leader_leaves_nobody_asleep() {
+    std::panic::set_hook(Box::new(|_| {}));
+    loom::model(|| {
+        let log = FakeLog::new(4);
+        log.script().panicking_sync = true;
+        let fixture = Arc::new(Fixture::over(log, 4));
+        let commit = |fixture: &Fixture| catch_unwind(AssertUnwindSafe(|| fixture.commit(1, Durability::Synced)));
+        let other = thread::spawn({
+            let fixture = Arc::clone(&fixture);
+            move || commit(&fixture)
+        });
+        let results = [commit(&fixture), other.join().unwrap()];
+        let mut leaders = 0;
+        for result in results {
+            match result {
+                Err(_) => leaders += 1,
+                Ok(Err(CommitError::Failed(cause))) => {
+                    assert_eq!(cause.to_string(), "the log panicked while it synced")
+                }
+                Ok(other) => panic!("P8: {other:?}"),
+            }
+        }
+        assert_eq!(leaders, 1, "P8: a failed sync is never retried");
     });
 }
 

@@ -64,11 +64,12 @@
 //! ```
 //!
 //! Reading order: [`options`] (who a table is), [`error`], `frame`, `block`, `index`, `filter`, `large`,
-//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`reader`], [`cursor`], [`block_cache`],
+//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], [`cursor`], [`block_cache`],
 //! [`table_cache`], [`mod@verify`], [`mod@inspect`].
 
 mod block;
 pub mod block_cache;
+pub mod checked;
 pub mod cursor;
 pub mod error;
 mod filter;
@@ -81,6 +82,7 @@ pub mod options;
 mod pinned;
 pub mod properties;
 pub mod reader;
+mod sync;
 pub mod table_cache;
 pub mod verify;
 pub mod writer;

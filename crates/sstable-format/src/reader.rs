@@ -23,6 +23,7 @@ use internal_key::{InternalKey, SeqNo, Trailer};
 
 use crate::block::{Layout, flags};
 use crate::block_cache::BlockKey;
+use crate::checked::CheckedBits;
 use crate::error::{Damage, Expectation, TableError, WrongTable};
 use crate::filter::{LINE_BYTES, PROBES_MAX, line_may_contain, line_of};
 use crate::footer::{Extent, FOOTER_BYTES, Footer, HEADER_BYTES, TableHeader};
@@ -46,29 +47,6 @@ impl FileNumber {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only uniqueness matters, which a read-modify-write gives.
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// One bit for each block, set once its checksum was found right.
-#[derive(Debug)]
-struct CheckedBits(Box<[AtomicU64]>);
-
-impl CheckedBits {
-    fn new(count: u64) -> Self {
-        Self((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    #[inline(always)]
-    fn is_set(&self, ordinal: u64) -> bool {
-        let word = self.0.get((ordinal / 64) as usize);
-        // Relaxed: the bit publishes nothing. Whoever sees it reads the same immutable bytes of the file.
-        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (ordinal % 64) & 1 == 1)
-    }
-
-    fn set(&self, ordinal: u64) {
-        if let Some(word) = self.0.get((ordinal / 64) as usize) {
-            word.fetch_or(1 << (ordinal % 64), Ordering::Relaxed); // as in `is_set`
-        }
     }
 }
 

@@ -14,12 +14,13 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crossbeam_epoch::{Atomic, Guard, Shared};
 use file_system::FileSystem;
 
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Expected, FileNumber, ReadOptions, TableError, TableReader};
 
 /// A place for one table's reader, empty until somebody opens the table. Lives in the handle that versions share.
@@ -127,7 +128,8 @@ pub struct TableCache {
     options: ReadOptions,
     tables_max: usize,
     ring: Mutex<Ring>,
-    retired: Arc<Mutex<Vec<Arc<TableReader>>>>,
+    /// A standard lock also in models: the epochs take it at times that no model knows of.
+    retired: Arc<std::sync::Mutex<Vec<Arc<TableReader>>>>,
     opened: AtomicU64,
     evicted: AtomicU64,
 }
@@ -142,6 +144,11 @@ struct Ring {
 /// Nothing is left half done by a panic under these locks, so a poisoned one is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`].
+fn lock_retired(retired: &std::sync::Mutex<Vec<Arc<TableReader>>>) -> std::sync::MutexGuard<'_, Vec<Arc<TableReader>>> {
+    retired.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl TableCache {
@@ -177,7 +184,8 @@ impl TableCache {
             return Ok(reader);
         }
         let opening = lock(&slot.inner.opening);
-        if let Some(reader) = slot.get(guard) {
+        if let Some(reader) = slot.get(guard).filter(|_| !planted_faults::planted("table-opened-by-everyone-who-waits"))
+        {
             return Ok(reader);
         }
         let options = self.options.clone();
@@ -250,11 +258,11 @@ impl TableCache {
             drop(reader);
             return;
         }
-        guard.defer(move || lock(&retired).push(reader));
+        guard.defer(move || lock_retired(&retired).push(reader));
     }
 
     fn drop_retired(&self) {
-        let readers = std::mem::take(&mut *lock(&self.retired));
+        let readers = std::mem::take(&mut *lock_retired(&self.retired));
         drop(readers); // outside of the lock: unmapping takes its time
     }
 
@@ -280,7 +288,7 @@ impl TableCache {
 
     /// How many evicted readers wait for their turn to be closed.
     pub fn retired_tables(&self) -> usize {
-        lock(&self.retired).len()
+        lock_retired(&self.retired).len()
     }
 }
 

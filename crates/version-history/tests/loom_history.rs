@@ -12,7 +12,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use support::{KEYSPACE, added, entry, seqno};
 use version_history::{
-    DroppedTables, Frontier, History, ObsoleteTables, Retired, SnapshotRegistry, SuperVersion, Table,
+    DroppedTables, Frontier, History, InstallRefusal, ObsoleteTables, Retired, SnapshotRegistry, SuperVersion, Table,
 };
 
 /// R3: whatever is registered is named by each floor computed later, or lies at or above it; so a seqno that a floor has
@@ -134,5 +134,58 @@ fn last_holder_is_a_collector_and_deletes_once() {
         let late = collect(&retired, &obsolete);
         assert_eq!(mine + theirs + late, 1, "R5: exactly once");
         assert_eq!((open.load(Ordering::Relaxed), obsolete.waiting(), retired.len()), (0, 0, 0));
+    });
+}
+
+/// P6, R2: two flushes that are built at once install in seal order, whoever comes first, beside a seal; at every moment a
+/// reader finds each generation in exactly one place, and newer ones before older ones.
+#[test]
+fn flushes_install_in_seal_order() {
+    loom::model(|| {
+        let cell = |generation| Arc::new(Cell(AtomicU64::new(generation)));
+        let history =
+            Arc::new(History::new(SuperVersion::<Cell, ()>::new(cell(1), Arc::default()), Arc::new(Retired::new())));
+        for generation in 2..=3 {
+            history.install(|current| Ok::<_, ()>(current.seal(cell(generation)))).unwrap();
+        }
+        // Newest first: generation 2, then 1.
+        let sealed = history.current().sealed().to_vec();
+        let flush = |history: &History<Cell, ()>, part: &version_history::Sealed<Cell, ()>, generation: u64| {
+            // A run's epoch is what stands in it.
+            let out = [added(0, generation, &support::table(generation, "a", "z"))];
+            history.install(|current| current.install_flush(std::slice::from_ref(part), &out)).map(|_| ())
+        };
+        let check = |history: &History<Cell, ()>| {
+            let view = history.current();
+            let in_memory = view.sealed().iter().map(|sealed| match sealed {
+                version_history::Sealed::Memtable(memtable) => memtable.0.load(Ordering::Relaxed),
+                version_history::Sealed::Batch(_) => unreachable!("no batches here"),
+            });
+            let in_tables = view.version().runs(Level(0)).iter().map(|run| run.epoch.0);
+            let active = view.active().0.load(Ordering::Relaxed);
+            let found: Vec<u64> = [active].into_iter().chain(in_memory).chain(in_tables).collect();
+            assert_eq!(found, (1..=active).rev().collect::<Vec<_>>(), "P6: each generation once, newest first");
+        };
+        let newer = thread::spawn({
+            let (history, part) = (Arc::clone(&history), sealed[0].clone());
+            move || flush(&history, &part, 2)
+        });
+        let sealing = thread::spawn({
+            let history = Arc::clone(&history);
+            move || {
+                history.install(|current| Ok::<_, ()>(current.seal(cell(4)))).map(|_| ()).unwrap();
+                check(&history);
+            }
+        });
+        flush(&history, &sealed[1], 1).unwrap();
+        check(&history);
+        sealing.join().unwrap();
+        match newer.join().unwrap() {
+            Ok(()) => {}
+            // It came before the older one, and comes again after it.
+            Err(InstallRefusal::OutOfOrder { older: 1 }) => flush(&history, &sealed[0], 2).unwrap(),
+            Err(other) => panic!("P6: {other:?}"),
+        }
+        assert_eq!(history.current().version().runs(Level(0)).len(), 2);
     });
 }

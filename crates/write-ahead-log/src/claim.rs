@@ -51,8 +51,13 @@ impl DurableClaim {
     /// # Panics
     /// If `position` lies before the first segment, or more than 2^32 segments after it.
     pub fn raise(&self, position: LogPosition) {
-        // Release pairs with the Acquire in `load`; of two racing syncs the larger position stays (P7).
-        self.packed.fetch_max(pack(self.base, position), Ordering::Release);
+        let order = if planted_faults::planted("log-relaxed-claim") {
+            Ordering::Relaxed
+        } else {
+            // Release pairs with the Acquire in `load`; of two racing syncs the larger position stays (P7).
+            Ordering::Release
+        };
+        self.packed.fetch_max(pack(self.base, position), order);
     }
 }
 

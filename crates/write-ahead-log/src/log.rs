@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use file_system::traits::TEMPORARY_PREFIX;
 use file_system::{Environment, FileError, LogFile};
@@ -34,6 +34,7 @@ use crate::position::{parse_segment_file_name, segment_path};
 use crate::reader::read_segment_header;
 use crate::record::{Payload, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, encode_seal, record_bytes};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentMaker, payload_bytes_max};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{DurableClaim, LogError, LogOptions, LogPosition, ReserveError, SegmentName};
 
 /// The log of a database, shared by all its threads.
@@ -551,6 +552,9 @@ impl Log {
                 // no more, so that a count of one is final.
                 match Arc::try_unwrap(segment) {
                     Ok(segment) => candidates.push((segment.name.id, segment.bytes)),
+                    Err(held) if planted_faults::planted("log-recycles-what-is-held") => {
+                        candidates.push((held.name.id, held.bytes));
+                    }
                     Err(held) => state.retired.push(held),
                 }
             }
