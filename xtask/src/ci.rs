@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::shell::Outcome;
-use crate::{bench, checks, crash, kill, loom, main_job, model, mutants, tidy};
+use crate::{bench, checks, crash, damage, kill, loom, main_job, model, mutants, tidy};
 
 /// How `ci` is run.
 #[derive(clap::Args)]
@@ -25,6 +25,9 @@ const CRASH_SEEDS: u64 = 10;
 /// Processes that every run of CI kills. More by hand: `cargo xtask kill --kills 300`.
 const KILLS: u64 = 60;
 
+/// Damages that every run of CI tries. More by hand: `cargo xtask damage --trials 5000`.
+const DAMAGE_TRIALS: u64 = 300;
+
 /// A step's name and what it runs.
 type Step = (&'static str, fn() -> Outcome);
 
@@ -41,6 +44,7 @@ const STEPS: &[(Step, bool)] = &[
     (("model", || model::run(&model::Options::short(MODEL_SEEDS))), false),
     (("crash", || crash::run(&crash::Options::short(CRASH_SEEDS))), false),
     (("kill", || kill::run(&kill::Options::short(KILLS))), false),
+    (("damage", || damage::run(&damage::Options::short(DAMAGE_TRIALS))), false),
     (("main-job", main_job::main_job), false),
     (("page", bench::browser::check_where_possible), true),
     (("counts", bench::counts::where_possible), true),

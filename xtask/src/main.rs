@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model
-//!                  ─▶ crash ─▶ kill ─▶ main-job ─▶ page ─▶ counts ─▶ mutants
-//!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, mutants --only NAME,
-//!                     bench, audit-get, profile WORKLOAD
+//!                  ─▶ crash ─▶ kill ─▶ damage ─▶ main-job ─▶ page ─▶ counts ─▶ mutants
+//!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, damage --trials N,
+//!                     mutants --only NAME, bench, audit-get, profile WORKLOAD
 //! ```
 //!
 //! One file a verb; [`shell`] runs commands for all of them. Standard library, `clap` and `serde_json` alone: this is
@@ -16,6 +16,7 @@ mod callgrind;
 mod checks;
 mod ci;
 mod crash;
+mod damage;
 mod golden;
 mod kill;
 mod loom;
@@ -68,6 +69,8 @@ enum Verb {
     Kill(kill::Options),
     /// Runs many threads on one database at once, as long as one likes
     Stress(stress::Options),
+    /// Damages any file of a database, and opens, reads and verifies it
+    Damage(damage::Options),
     /// Runs the main job on real input: once whole, and once killed in the middle and taken up again
     MainJob,
     /// Plants each fault of the registry and demands that its test fails
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Verb::Crash(options) => crash::run(&options),
         Verb::Kill(options) => kill::run(&options),
         Verb::Stress(options) => stress::run(&options),
+        Verb::Damage(options) => damage::run(&options),
         Verb::MainJob => main_job::main_job(),
         Verb::Mutants(options) => mutants::run(&options),
         Verb::Bench(options) => bench::run(&options),

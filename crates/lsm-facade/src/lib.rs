@@ -44,6 +44,7 @@ mod slice;
 mod snapshot;
 mod source;
 mod stats;
+mod verify;
 mod write;
 
 pub use compaction::Strategy;
@@ -59,3 +60,4 @@ pub use options::{DatabaseBuilder, Durability, KeyspaceOptions};
 pub use slice::Slice;
 pub use snapshot::Snapshot;
 pub use stats::{Health, KeyspaceStats, LevelStats, Stats};
+pub use verify::VerifyReport;

@@ -316,8 +316,8 @@ fn stored_options(parts: &Parts, state: &KeyspaceState) -> Result<KeyspaceOption
 /// What is wrong with a record or a file whose checksum is right.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
-struct RecordError {
-    what: String,
+pub(crate) struct RecordError {
+    pub(crate) what: String,
 }
 
 /// Checks that every table that the manifest names is there with its length, and nothing else: opening does not read
@@ -585,6 +585,10 @@ fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     core.commit_edit(Edit { changes }).map_err(EditError::into_error)?;
     if !needed && let Err(error) = log.remove(tail) {
         tracing::warn!(%error, "a segment of a log that has ended stays behind until the next opening");
+    }
+    // What that replaced: once it is durable nothing needs it, and the next opening removes what stays.
+    if let Err(error) = core.manifest.collect_obsolete() {
+        tracing::warn!(%error, "replaced manifest files stay until the next opening");
     }
     Ok(())
 }

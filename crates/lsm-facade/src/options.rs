@@ -192,6 +192,26 @@ impl DatabaseBuilder {
         self.options.check()?;
         Database::open_with(&self.path, self.options)
     }
+
+    /// Checks every file of the database without opening it: all checksums, the order and the counts of every table, and
+    /// whether the files agree. Writes nothing and takes no lock, so that it may run beside a process that has the
+    /// database open. Cost: every byte is read twice, and every key compared.
+    ///
+    /// ```
+    /// # fn main() -> lsm_facade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # lsm_facade::Database::open(dir.path())?.keyspace("a")?.insert("k", "v")?;
+    /// let report = lsm_facade::Database::builder(dir.path()).verify()?;
+    /// assert!(report.damage.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Io`]: nothing can be said. Damage is no error but stands in the report.
+    pub fn verify(self) -> Result<crate::VerifyReport> {
+        crate::verify::verify(&self.options.environment, &self.path)
+    }
 }
 
 impl DatabaseOptions {

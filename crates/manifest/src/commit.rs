@@ -14,7 +14,8 @@
 //! - **M2** Nothing is removed before this process has made the state durable anew.
 //! - **M3** An edit costs at most 1 % of its job's bytes or 4 KiB; where JSON files would cost more, an edit file takes
 //!   the edits, and is folded into JSON files when it is full. Then the cost is that of the lines and, spread over
-//!   them, of folding: the edit file is as long as what folding writes.
+//!   them, of folding: the edit file is as long as what folding writes. A clean close folds too: from then on one
+//!   checksum vouches for everything.
 //! - **M5** The value is behind an atomic pointer; readers take no lock.
 //! - **M6** Creation is repeatable; `global.json` is durable before anything else of the database exists.
 //! - **M7** From the rename (or the store of a line) until the last sync has succeeded the outcome is unknown. If that
@@ -584,7 +585,9 @@ impl ManifestStore {
         cost: &mut PassCost,
     ) -> Result<(), StepError> {
         let appendable = disk.edits.as_ref().is_some_and(|edits| edits.log.is_some());
-        if anew || (disk.edits.is_some() && !appendable) {
+        // Damage at the end of an edit file looks like a torn line, so that one that nobody will append to any more
+        // is not left behind. The next process would fold it with its first commit anyway.
+        if anew || working.closed_cleanly || (disk.edits.is_some() && !appendable) {
             return self.write_json(disk, working, cost);
         }
         if disk.edits.is_none() {

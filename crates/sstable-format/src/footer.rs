@@ -88,14 +88,15 @@ impl TableHeader {
         if bytes[..8] != HEADER_MAGIC {
             return Err(wrong_magic(path, 0, "table header", &HEADER_MAGIC, &bytes[..8]));
         }
-        let version = u32_at(bytes, 8).unwrap_or(0);
-        if version != FORMAT_VERSION {
-            return Err(unsupported(path, "format version", FORMAT_VERSION, version));
-        }
+        // Before the version: a damaged one is damage, not a newer engine's.
         let salt = field(56);
         let found = xxh3_64(&bytes[..56]);
         if found != salt {
             return corrupt(56, "header checksum", Expectation::Checksum(salt), found);
+        }
+        let version = u32_at(bytes, 8).unwrap_or(0);
+        if version != FORMAT_VERSION {
+            return Err(unsupported(path, "format version", FORMAT_VERSION, version));
         }
         let mut database_id = [0; 16];
         database_id.copy_from_slice(&bytes[16..32]);
@@ -177,16 +178,19 @@ impl Footer {
         if bytes[176..] != FOOTER_MAGIC {
             return Err(wrong_magic(path, start + 176, "table footer", &FOOTER_MAGIC, &bytes[176..]));
         }
-        let version = small(164);
+        let (length, version) = (small(160), small(164));
+        if length == FOOTER_BYTES as u32 || version == FORMAT_VERSION {
+            // Before the version: a damaged one is damage, not a newer engine's.
+            let found = xxh3_64(&bytes[..168]);
+            if found != number(168) {
+                return corrupt(168, "footer checksum", Expectation::Checksum(number(168)), found);
+            }
+        }
         if version != FORMAT_VERSION {
             return Err(unsupported(path, "format version", FORMAT_VERSION, version));
         }
-        if small(160) != FOOTER_BYTES as u32 {
-            return corrupt(160, "footer length", Expectation::Exactly(FOOTER_BYTES as u64), small(160).into());
-        }
-        let found = xxh3_64(&bytes[..168]);
-        if found != number(168) {
-            return corrupt(168, "footer checksum", Expectation::Checksum(number(168)), found);
+        if length != FOOTER_BYTES as u32 {
+            return corrupt(160, "footer length", Expectation::Exactly(FOOTER_BYTES as u64), length.into());
         }
         let extent = |at| Extent { offset: number(at), bytes: number(at + 8) };
         let footer = Self {

@@ -351,7 +351,14 @@ fn what_a_newer_engine_wrote_is_refused_unless_marked_compatible() {
     }
     let mut newer = sound.clone();
     newer[8] = 2;
+    assert!(matches!(open(&newer), Err(TableError::Corrupt(_))), "a version that its checksum denies is damage");
+    let sum = xxh3_64(&newer[..56]);
+    newer[56..64].copy_from_slice(&sum.to_le_bytes());
     assert!(matches!(open(&newer), Err(TableError::Unsupported(_))), "the header says the version too");
+    let mut damaged = sound.clone();
+    let footer = damaged.len() - 184;
+    damaged[footer + 164] = 2;
+    assert!(matches!(open(&damaged), Err(TableError::Corrupt(_))), "the same in the footer");
 }
 
 /// M2: an unfinished table says whose it is from its first write on.
