@@ -5,7 +5,8 @@
 //!     │
 //!     ├─ load demo            rows ──▶ batches, each with the place in the input that it reaches
 //!     ├─ get put delete scan count stats keyspaces compact
-//!     └─ verify inspect       the files themselves, without opening the database
+//!     ├─ verify inspect       the files themselves, without opening the database
+//!     └─ repair salvage       what is left of a damaged one
 //! ```
 //!
 //! Answers go to standard output, everything else to standard error. Verbs that only read take no lock, so they work
@@ -38,7 +39,9 @@ use clap::{Parser, Subcommand};
 use lsm_facade::{Database, Keyspace};
 
 use crate::failure::{Outcome, code};
-use crate::verbs::{compact, count, delete, demo, get, inspect, keyspaces, load, put, scan, stats, verify};
+use crate::verbs::{
+    compact, count, delete, demo, get, inspect, keyspaces, load, put, repair, salvage, scan, stats, verify,
+};
 
 /// Loads, reads, checks and inspects a database.
 #[derive(Parser)]
@@ -53,7 +56,7 @@ Keys and values are bytes. In the output they stand as text, with \\\\ \\n \\r \
 
 Exit codes:
   0    done
-  1    the answer is no: no such key, damage found, contents differ
+  1    the answer is no: no such key, damage found, something lost, contents differ
   2    the command line makes no sense
   3    it could not be done: no such database or keyspace, in use, I/O error, unreadable files
   4    a line of the input is bad; everything before it is loaded
@@ -78,6 +81,8 @@ enum Verb {
     Keyspaces(keyspaces::Arguments),
     Compact(compact::Arguments),
     Verify(verify::Arguments),
+    Repair(repair::Arguments),
+    Salvage(salvage::Arguments),
     Inspect(inspect::Arguments),
     Demo(demo::Arguments),
 }
@@ -104,6 +109,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Keyspaces(arguments) => keyspaces::run(&arguments, &mut out),
         Verb::Compact(arguments) => compact::run(&arguments, &mut out),
         Verb::Verify(arguments) => verify::run(&arguments, &mut out),
+        Verb::Repair(arguments) => repair::run(&arguments, &mut out),
+        Verb::Salvage(arguments) => salvage::run(&arguments, &mut out),
         Verb::Inspect(arguments) => inspect::run(&arguments, &mut out),
         Verb::Demo(arguments) => demo::run(&arguments, &mut out),
     };

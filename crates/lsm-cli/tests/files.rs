@@ -140,11 +140,42 @@ fn an_edit_file_is_printed() {
     for name in 0..200 {
         database.keyspace(&format!("keyspace {name}")).unwrap();
     }
-    drop(database);
+    // While it is open: a clean close folds the file.
     let edits = place.files(".jsonl");
     assert!(!edits.is_empty(), "no edit file: {:?}", place.files(""));
     let text = inspect(&edits[0], &[]).ok();
     assert!(text.starts_with("edit file, salt ") && text.contains("lines,"), "{text}");
     assert!(inspect(&edits[0], &["--json"]).ok().starts_with("{\"n\": 1, "));
+    drop(database);
+    assert!(place.files(".jsonl").is_empty(), "{:?}", place.files(""));
+    assert!(place.lsm("verify", &[]).ok().ends_with("no damage\n"));
+}
+
+/// M2: a database without its manifest is repaired in place, or salvaged into another; what could not be saved is told.
+#[test]
+fn a_damaged_database_is_repaired_and_salvaged() {
+    let place = database();
+    let rescued = place.db.with_file_name("rescued.db");
+    std::fs::remove_file(place.db.join("global.json")).unwrap();
+    place.lsm("count", &[]).fails(3);
+    let said = place.lsm("salvage", &[rescued.to_str().unwrap()]).ok();
+    assert!(said.contains("2 keyspaces") && said.contains("keyspace-1"), "{said}");
+    let ran = place.lsm("repair", &[]);
+    assert!(ran.code == 0 && ran.out.contains("tables and log alone"), "{ran:?}");
+    assert_eq!(place.lsm("count", &["--keyspace", "keyspace-1"]).ok(), "3001\n");
+    assert!(place.lsm("repair", &[]).ok().contains("no damage"));
+
+    let table = place.files(".sst").remove(0);
+    let length = std::fs::read(&table).unwrap().len();
+    flip(&table, length / 2);
+    let again = place.db.with_file_name("again.db");
+    let ran = place.lsm("salvage", &[again.to_str().unwrap(), "--json"]);
+    let json: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, json["lost"].as_array().unwrap().len()), (1, 1), "{ran:?}");
+    let ran = place.lsm("repair", &["--json"]);
+    let json: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, json["left_out"].as_array().unwrap().len()), (1, 1), "{ran:?}");
+    let aside = Path::new(json["kept_aside"].as_str().unwrap()).join("tables").join(table.file_name().unwrap());
+    assert!(aside.exists() && !table.exists());
     assert!(place.lsm("verify", &[]).ok().ends_with("no damage\n"));
 }

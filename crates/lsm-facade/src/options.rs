@@ -212,6 +212,38 @@ impl DatabaseBuilder {
     pub fn verify(self) -> Result<crate::VerifyReport> {
         crate::verify::verify(&self.options.environment, &self.path)
     }
+
+    /// Makes a damaged database open again. The manifest is taken as it is if it can be read, without the tables that
+    /// are damaged; else it is made anew from tables and log alone, and level files that can be read. Damage in the log is
+    /// passed over.
+    ///
+    /// Nothing is thrown away: files that the database no longer has keep a name in `repair-<n>`, a new directory in its
+    /// own. What a damaged table still holds is not taken over: [`salvage_into`](Self::salvage_into) does that. Cost:
+    /// every byte is read about three times.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`], [`Error::Locked`].
+    /// - [`Error::Corrupt`]: nothing is left to make a manifest from.
+    /// - [`Error::Io`], [`Error::DiskFull`]: the old or the new manifest stands; repairing again may succeed.
+    pub fn repair(self) -> Result<crate::RepairReport> {
+        self.options.check()?;
+        crate::repair::repair(&self.path, self.options)
+    }
+
+    /// Copies every entry that can be read into a new database, which `target` says how to open and which must not
+    /// exist: whole blocks of damaged tables too, and what the log holds. This database stays as it is, and no lock is
+    /// taken: nobody should be writing to it.
+    ///
+    /// Only the newest version of each key is copied. Where a newer one is lost an older one may be found: the report
+    /// says in which ranges of keys that can be.
+    ///
+    /// # Errors
+    /// - [`Error::NotFound`], [`Error::Exists`], [`Error::Corrupt`] (nothing can be read at all), [`Error::Io`].
+    /// - What writing to the new database returns; it then holds a part.
+    pub fn salvage_into(self, target: DatabaseBuilder) -> Result<crate::SalvageReport> {
+        self.options.check()?;
+        crate::salvage::salvage(&self.path, &self.options, target)
+    }
 }
 
 impl DatabaseOptions {

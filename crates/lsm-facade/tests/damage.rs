@@ -433,6 +433,8 @@ struct Trial {
     damaged: Vec<PathBuf>,
     /// Whether no more than a few bytes in one place are not what they were.
     small: bool,
+    /// Whether the database was killed, so that the end of a file may look torn.
+    may_be_torn: bool,
     access: Access,
     rng: Rng,
 }
@@ -448,6 +450,7 @@ impl Trial {
             what: "nothing".to_owned(),
             damaged: Vec::new(),
             small: false,
+            may_be_torn: !sample.tail.is_empty(),
             access,
             rng,
         };
@@ -600,7 +603,9 @@ impl Trial {
         let typed = matches!(error, Error::Corrupt { .. } | Error::Unsupported { .. });
         let named = self.damaged.iter().any(|path| text.contains(path.file_name().unwrap().to_str().unwrap()));
         let placed = ["offset ", "byte", "line ", "missing", "the file", "[", "xxh3", "length", "expected"];
-        if typed && named && placed.iter().any(|place| text.contains(place)) {
+        // An edit file that was cut where a line looks torn names tables that the lost lines had replaced.
+        let cut_short = self.kind == Kind::EditFile && self.may_be_torn && text.contains("missing");
+        if typed && (named || cut_short) && placed.iter().any(|place| text.contains(place)) {
             return Ok(());
         }
         forbidden("untyped or unnamed", format!("{error:?}: {text}"))

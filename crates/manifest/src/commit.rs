@@ -283,6 +283,36 @@ impl ManifestStore {
         Ok(store)
     }
 
+    /// Gives the directory a manifest that says `manifest`, whatever stood there before: for repair, whose caller has
+    /// found out what the database consists of and holds its lock. Files that the former manifest named and this one
+    /// does not are [`leftovers`](Self::leftovers).
+    ///
+    /// Replaces `global.json` at once, as any commit does; its generation is above `manifest.generation`, which the
+    /// caller sets to the largest that any file name shows.
+    ///
+    /// # Errors
+    /// [`ManifestError::Io`]: the old or the new manifest stands; repair can be done again.
+    pub fn rebuild(
+        env: &Environment,
+        dir: impl Into<PathBuf>,
+        options: ManifestOptions,
+        manifest: Manifest,
+    ) -> Result<Self, ManifestError> {
+        let paths = DatabasePaths::new(dir);
+        make_directories(env, &paths)?;
+        let empty = Arc::new(Manifest::empty(manifest.database_id));
+        let store = Self::new(env, paths, OpenMode::ReadWrite, options, Disk::new(empty, None));
+        {
+            // Nobody else knows the store yet.
+            let mut disk = store.disk();
+            let mut cost = PassCost::default();
+            store.write_json(&mut disk, manifest, &mut cost).map_err(|error| match error {
+                StepError::Certain(error) | StepError::Uncertain(error) => error,
+            })?;
+        }
+        Ok(store)
+    }
+
     /// Makes a database of this layout out of a former manifest; the former one becomes a backup (M4).
     fn migrate(
         env: &Environment,

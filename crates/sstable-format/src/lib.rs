@@ -65,7 +65,7 @@
 //!
 //! Reading order: [`options`] (who a table is), [`error`], `frame`, `block`, `index`, `filter`, `large`,
 //! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], [`cursor`], [`block_cache`],
-//! [`table_cache`], [`mod@verify`], [`mod@inspect`].
+//! [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
 
 mod block;
 pub mod block_cache;
@@ -82,6 +82,7 @@ pub mod options;
 mod pinned;
 pub mod properties;
 pub mod reader;
+pub mod salvage;
 mod sync;
 pub mod table_cache;
 pub mod verify;
@@ -95,6 +96,7 @@ pub use inspect::{BlockInfo, Detail, for_each_block, inspect};
 pub use options::{Access, Compression, Expected, ReadOptions, TableIdentity, TableOptions, TableSummary};
 pub use properties::Properties;
 pub use reader::{FileNumber, Found, TableReader, ValueRef, identify, read_header};
+pub use salvage::{LostRange, Salvaged, salvage};
 pub use table_cache::{TableCache, TableSlot};
 pub use verify::{VerifyReport, verify};
 pub use writer::{PendingTable, TableWriter};

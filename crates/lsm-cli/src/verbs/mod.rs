@@ -11,6 +11,8 @@ pub(crate) mod keyspaces;
 pub(crate) mod load;
 pub(crate) mod put;
 mod ranges;
+pub(crate) mod repair;
+pub(crate) mod salvage;
 pub(crate) mod scan;
 mod sources;
 pub(crate) mod stats;
