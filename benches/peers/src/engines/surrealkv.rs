@@ -18,7 +18,7 @@ pub(crate) fn kind() -> Kind {
         name: "surrealkv",
         version: "1.2.0",
         settings: "memtable of 32 MiB (counts keys and nodes; values, as much again, come on top), cache as given, 10 filter \
-                   bits, blocks of 4 KiB, snappy from level 2 on where others have lz4, runtime of 2 threads; a \
+                   bits, blocks of 4 KiB, snappy below level 0 where others have lz4, runtime of 2 threads; a \
                    transaction for each operation, one for many seeks; synced: log preallocated, `Durability::Immediate`",
         open,
         is_immutable: |name| name.ends_with(".sst"),
@@ -43,7 +43,7 @@ fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
         .with_wal_preallocation(settings.synced)
         .with_block_cache_capacity(settings.cache_bytes);
     if settings.compressed {
-        options = options.with_compression_per_level(vec![none, none, snappy, snappy, snappy, snappy]);
+        options = options.with_compression_per_level(vec![none, snappy, snappy, snappy, snappy, snappy]);
     }
     options.block_size = BLOCK_BYTES as usize;
     options.max_memtable_size = 32 << 20;
@@ -155,6 +155,9 @@ impl Engine for SurrealKv {
     }
 
     fn settle(&self) -> Outcome {
+        // Down to level 0 means that memtables are flushed and nothing is merged.
+        let options = CompactRangeOptions { target_level: Some(0), rewrite_bottommost: false, flush_memtable: true };
+        self.tree.compact_range(None, None, &options)?;
         process::wait_until_quiet(|| true);
         Ok(())
     }
