@@ -83,7 +83,9 @@ fn report(out: &std::path::Path, into: Option<&std::path::Path>) -> Outcome {
     results::write(&out.join("index.html"), &page::draw(&summary)?)?;
     println!("wrote {} and index.html", out.join("results.md").display());
     if let Some(document) = into {
-        markdown::put_between_marks(&root().join(document), "lab", &tables)?;
+        // A document has a place for each size of the data set.
+        let marks = format!("lab-{}-{}", lab.about["keys"], lab.about["compression"].as_str().unwrap_or_default());
+        markdown::put_between_marks(&root().join(document), &marks, &tables)?;
         println!("wrote the tables into {}", document.display());
     }
     Ok(())
