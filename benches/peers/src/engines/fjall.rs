@@ -15,7 +15,7 @@ pub(crate) fn kind() -> Kind {
     Kind {
         name: "fjall",
         version: "3.1.13",
-        settings: "memtable of 64 MiB, cache as given, 10 filter bits, blocks of 4 KiB, lz4 below level 0 (journal plain), \
+        settings: "memtable of 64 MiB, cache as given, 10 filter bits, blocks of 4 KiB, lz4 in all levels (journal plain), \
                    2 workers; synced: `persist(SyncData)` after each write",
         open,
         is_immutable: |name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()),
@@ -31,13 +31,11 @@ struct Fjall {
 }
 
 fn options(settings: &Settings) -> KeyspaceCreateOptions {
-    let (none, lz4) = (CompressionType::None, CompressionType::Lz4);
-    let compression =
-        if settings.compressed { CompressionPolicy::new([none, lz4]) } else { CompressionPolicy::all(none) };
+    let compression = if settings.compressed { CompressionType::Lz4 } else { CompressionType::None };
     let bloom = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(FILTER_BITS as f32));
     KeyspaceCreateOptions::default()
         .max_memtable_size(WRITE_BUFFER_BYTES)
-        .data_block_compression_policy(compression)
+        .data_block_compression_policy(CompressionPolicy::all(compression))
         .filter_policy(FilterPolicy::all(bloom))
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn kind() -> Kind {
         name: "rocksdb",
         version: "11.8 (crate 0.25.0)",
         settings: "2 write buffers of 64 MiB, LRU block cache as given, full Bloom filters of 10 bits, blocks of 4 KiB with \
-                   hash index (format 6), dynamic levels, lz4 below level 0, 2 background jobs, files synced each \
+                   hash index (format 6), dynamic levels, lz4 in all levels, 2 background jobs, files synced each \
                    1 MiB; `get_pinned`, raw iterators, `batched_multi_get`; synced: `sync`",
         open,
         is_immutable: |name| name.ends_with(".sst"),
@@ -55,12 +55,8 @@ fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
     options.set_max_background_jobs(BACKGROUND_THREADS as i32);
     options.set_bytes_per_sync(1 << 20);
     options.set_max_open_files(-1);
-    let (none, lz4) = (DBCompressionType::None, DBCompressionType::Lz4);
-    if settings.compressed {
-        options.set_compression_per_level(&[none, lz4, lz4, lz4, lz4, lz4, lz4]);
-    } else {
-        options.set_compression_type(none);
-    }
+    let compression = if settings.compressed { DBCompressionType::Lz4 } else { DBCompressionType::None };
+    options.set_compression_type(compression);
     let mut write = WriteOptions::default();
     write.set_sync(settings.synced);
     let database = Database::open_cf_with_opts(&options, dir, [("default", options.clone())])?;

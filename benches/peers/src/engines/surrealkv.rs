@@ -18,7 +18,7 @@ pub(crate) fn kind() -> Kind {
         name: "surrealkv",
         version: "1.2.0",
         settings: "memtable of 32 MiB (counts keys and nodes; values, as much again, come on top), cache as given, 10 filter \
-                   bits, blocks of 4 KiB, snappy below level 0 where others have lz4, runtime of 2 threads; a \
+                   bits, blocks of 4 KiB, snappy in all levels where others have lz4, runtime of 2 threads; a \
                    transaction for each operation, one for many seeks; synced: log preallocated, `Durability::Immediate`",
         open,
         is_immutable: |name| name.ends_with(".sst"),
@@ -26,6 +26,9 @@ pub(crate) fn kind() -> Kind {
         survives_kill: true,
     }
 }
+
+/// Levels of a tree, by default.
+const LEVELS: usize = 6;
 
 struct SurrealKv {
     dir: PathBuf,
@@ -37,13 +40,12 @@ struct SurrealKv {
 fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(BACKGROUND_THREADS).enable_all().build()?;
-    let (none, snappy) = (CompressionType::None, CompressionType::SnappyCompression);
     let mut options = Options::new()
         .with_path(dir.to_path_buf())
         .with_wal_preallocation(settings.synced)
         .with_block_cache_capacity(settings.cache_bytes);
     if settings.compressed {
-        options = options.with_compression_per_level(vec![none, snappy, snappy, snappy, snappy, snappy]);
+        options = options.with_compression_per_level(vec![CompressionType::SnappyCompression; LEVELS]);
     }
     options.block_size = BLOCK_BYTES as usize;
     options.max_memtable_size = 32 << 20;
