@@ -4,6 +4,7 @@
 //!   docs/architecture.md ── layers, doors, words ──▶ compared with Cargo's metadata and the source
 //!   docs/invariants.md   ── numbers              ──▶ each cited one exists, each existing one has a test
 //!   docs/format.md       ── `NAME = value`       ──▶ compared with the constant in the source
+//!   docs/unsafe.md       ── files, functions    ──▶ compared with every `unsafe` of the source
 //!   planted-faults       ── registry             ──▶ each fault is planted at one place
 //!   *.md links, module headers, READMEs, examples
 //! ```
@@ -19,6 +20,7 @@ mod invariants;
 mod layers;
 mod links;
 mod source;
+mod unsafety;
 mod words;
 
 use std::fmt;
@@ -64,6 +66,7 @@ const CHECKS: &[Check] = &[
     ("invariants", invariants::check),
     ("constants", constants::check),
     ("faults", faults::check),
+    ("unsafe", unsafety::check),
     ("words", words::check),
 ];
 
