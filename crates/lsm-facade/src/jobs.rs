@@ -285,9 +285,10 @@ impl Core {
     fn prepare_segment(&self) -> Result<bool> {
         let Some(pipeline) = &self.pipeline else { return Ok(false) };
         let log = pipeline.journal();
+        let is_wanted = || pipeline.with_tail(|tail| log.wants_segment(tail)).unwrap_or(false);
         {
             let mut jobs = lock(&self.jobs);
-            if !log.wants_segment() {
+            if !is_wanted() {
                 // A writer that was in need of it may have made it.
                 jobs.no_longer_fails(Task::Log);
                 return Ok(false);

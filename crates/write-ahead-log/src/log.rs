@@ -430,9 +430,13 @@ impl Log {
         self.shared.failure.get().map(|cause| LogError::Failed { cause: Arc::clone(cause) })
     }
 
-    /// Whether no segment is prepared: the background should call [`prepare_segment`](Self::prepare_segment).
-    pub fn wants_segment(&self) -> bool {
-        lock(&self.shared.state).prepared.is_none()
+    /// Whether no segment is ready and `tail` has come so far that one should be: past a quarter of the current one, so that
+    /// a small database takes the space of one segment and not of two, and a large one never waits.
+    pub fn wants_segment(&self, tail: &LogTail) -> bool {
+        // Small segments are used up sooner than the background looks again.
+        const ALWAYS_BYTES: u64 = 16 << 20;
+        let is_due = tail.bytes <= ALWAYS_BYTES || tail.offset > tail.bytes / 4;
+        is_due && lock(&self.shared.state).prepared.is_none()
     }
 
     /// Makes the next segment ready, out of a recycled file or a new one. Does nothing if one is ready. Several files'

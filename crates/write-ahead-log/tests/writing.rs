@@ -120,3 +120,19 @@ fn populating_stays_ahead() {
         open.append_batch(400).unwrap();
     }
 }
+
+/// L1: the next segment is wanted once a quarter of this one is full, not before, and only until there is one.
+#[test]
+fn the_next_segment_is_wanted_in_time() {
+    let place = RealDirectory::new();
+    let large = LogOptions { segment_bytes: 32 << 20, ..options(LogFileWay::Mapped) };
+    let (mut open, _) = create(&place.environment, &place.dir, large).unwrap();
+    let mut written = 0;
+    while written < 8 << 20 {
+        assert!(!open.log.wants_segment(&open.tail), "wanted after {written} bytes");
+        written = open.append_batch(1 << 20).unwrap().offset;
+    }
+    assert!(open.log.wants_segment(&open.tail));
+    open.log.prepare_segment().unwrap();
+    assert!(!open.log.wants_segment(&open.tail));
+}
