@@ -62,16 +62,16 @@ pub fn salvage<E: From<TableError>>(
     mut on_entry: impl FnMut(InternalKey<'_>, &[u8]) -> Result<(), E>,
 ) -> Result<Salvaged, E> {
     let file = files.open(path).map_err(TableError::from)?;
-    let (salt, data_end) = salt_of(&*file, path)?;
+    let (salt, footer) = salt_of(&*file, path)?;
     // Without a footer nothing says where the data ends, but properties come after all of it.
-    let (end, mut complete) = match data_end {
-        Some(end) => (end, true),
+    let (end, mut complete) = match &footer {
+        Some(footer) => (footer.data_end, true),
         None => (file.len().saturating_sub(FOOTER_BYTES as u64), false),
     };
     let mut scan = Scan { file: &*file, salt, frame: Vec::new(), hashed: 0, hashed_max: file.len() * HASHED_TIMES_MAX };
     let mut found = Salvaged::default();
     let mut last_key: Option<Box<[u8]>> = None;
-    let mut gap: Option<u64> = None;
+    let (mut gap, mut gaps, mut unreadable_row): (Option<u64>, Vec<LostRange>, bool) = (None, Vec::new(), false);
     let mut at = HEADER_BYTES as u64;
     let mut payload = Vec::new();
     while at + FRAME_OVERHEAD_BYTES as u64 <= end {
@@ -95,11 +95,12 @@ pub fn salvage<E: From<TableError>>(
                     layout.value(&payload, row),
                 ) else {
                     gap.get_or_insert(at);
+                    unreadable_row = true;
                     continue;
                 };
                 if let Some(from) = gap.take() {
                     let (after, before) = (last_key.take(), Some(key.as_slice().into()));
-                    found.lost.push(LostRange { offset: from, bytes: at - from, after, before });
+                    gaps.push(LostRange { offset: from, bytes: at - from, after, before });
                 }
                 let key_again = || Some(key.as_slice().into());
                 if layout.has(flags::OUT_OF_LINE) {
@@ -123,13 +124,17 @@ pub fn salvage<E: From<TableError>>(
         at += bytes;
     }
     if let Some(from) = gap.or((!complete).then_some(at)) {
-        found.lost.push(LostRange { offset: from, bytes: end.saturating_sub(from), after: last_key, before: None });
+        gaps.push(LostRange { offset: from, bytes: end.saturating_sub(from), after: last_key, before: None });
+    }
+    // Zeros between blocks fill a page. Only the number of blocks tells them from a block that was zeroed.
+    if unreadable_row || footer.is_none_or(|footer| footer.data_blocks != found.blocks) {
+        found.lost.extend(gaps);
     }
     Ok(found)
 }
 
-/// The salt, and where the data ends if the footer tells.
-fn salt_of(file: &dyn ReadFile, path: &Path) -> Result<(u64, Option<u64>), TableError> {
+/// The salt, and the footer if it is whole.
+fn salt_of(file: &dyn ReadFile, path: &Path) -> Result<(u64, Option<Footer>), TableError> {
     let length = file.len();
     let mut header = [0; HEADER_BYTES];
     file.read_exact_at(0, &mut header[..length.min(HEADER_BYTES as u64) as usize])?;
@@ -142,7 +147,7 @@ fn salt_of(file: &dyn ReadFile, path: &Path) -> Result<(u64, Option<u64>), Table
         _ => None,
     };
     match (TableHeader::decode(&header, path), footer) {
-        (_, Some(footer)) => Ok((footer.salt, Some(footer.data_end))),
+        (_, Some(footer)) => Ok((footer.salt, Some(footer))),
         (Ok((_, salt)), None) => Ok((salt, None)),
         (Err(error), None) => Err(error),
     }
