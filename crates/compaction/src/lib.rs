@@ -84,4 +84,6 @@ pub use pace::{Debt, Limits, Load, Pace, RateLimiter, Throttle};
 pub use pick::{Demand, KeyRange, PickInput, Picker};
 pub use plan::{Busy, Conflict, OlderRuns, Plan, PlanKind, Reason};
 pub use run::{Control, Output, Outputs, Progress, RunError, merge_into_tables, next_level_bounds, remove_tables};
-pub use schedule::{JobFailure, JobPanicked, JobSource, Scheduler, Scope, Wait, WaitError};
+pub use schedule::{
+    BACK_OFF_FIRST, BACK_OFF_LONGEST, JobFailure, JobPanicked, JobSource, Scheduler, Scope, Wait, WaitError,
+};

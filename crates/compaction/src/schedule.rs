@@ -3,6 +3,7 @@
 //! ```text
 //!   notify ──▶ work += 1 ──▶ a worker looks for jobs until there is none, then sleeps until work grows again
 //!   a job ends ─▶ events += 1 ──▶ waiters look at their conditions again
+//!   a job fails ─▶ a worker that finds nothing else sleeps no longer than the back-off, then asks the source to try again
 //! ```
 //!
 //! - **P9** Nobody polls and nobody spins: workers and waiters sleep on condition variables. A waiter whose worker fails
@@ -25,6 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
+use std::time::Duration;
 
 /// Where jobs come from: a database, a test.
 pub trait JobSource: Send + Sync + 'static {
@@ -38,7 +40,22 @@ pub trait JobSource: Send + Sync + 'static {
     /// but at the next [`Scheduler::notify`] or [`Scheduler::wait_until`]. With one it reaches those whom it concerns,
     /// and the source is asked for other jobs at once: it must keep the failed one back until it has reason to try again.
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure>;
+
+    /// Lets the jobs that failed and were kept back run again; the source is then asked for jobs at once. Returns whether
+    /// there is anything that failed and has not succeeded since.
+    ///
+    /// Called by a worker some time after a failure, each time later (P8): [`BACK_OFF_FIRST`], then twice as long up to
+    /// [`BACK_OFF_LONGEST`], until this returns `false`. By default it does.
+    fn try_failed_again(&self) -> bool {
+        false
+    }
 }
+
+/// How long after a failure it is tried again by itself.
+pub const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest time between two attempts.
+pub const BACK_OFF_LONGEST: Duration = Duration::from_secs(10);
 
 /// A part of what a source's jobs work on, such as a keyspace, that can fail by itself. The source numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -150,6 +167,8 @@ struct State {
     /// The threads that run a job now, or look for one.
     runners: Vec<ThreadId>,
     is_shut_down: bool,
+    /// After how long what failed is tried again; `None` while nothing has failed that has not succeeded since.
+    back_off: Option<Duration>,
 }
 
 impl State {
@@ -159,6 +178,7 @@ impl State {
 
     fn failed(&mut self, failure: &JobFailure) {
         self.failures += 1;
+        self.back_off.get_or_insert(BACK_OFF_FIRST);
         if self.waiters > 0 {
             self.recent_failures.retain(|(_, earlier)| earlier.scope != failure.scope);
             self.recent_failures.push((self.failures, failure.clone()));
@@ -242,6 +262,31 @@ impl Shared {
         outcome
     }
 
+    /// Sleeps for at most `back_off`, and if nothing else has happened has the source try again what failed.
+    fn sleep_before_retry<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        seen: u64,
+        back_off: Duration,
+    ) -> MutexGuard<'a, State> {
+        let (mut state, slept) = self.work_grew.wait_timeout(state, back_off).unwrap_or_else(PoisonError::into_inner);
+        // Of several workers the first to wake does it, and has made the next time another.
+        if !slept.timed_out() || state.work != seen || state.back_off != Some(back_off) {
+            return state;
+        }
+        state.back_off = Some((back_off * 2).min(BACK_OFF_LONGEST));
+        let failures = state.failures;
+        drop(state);
+        let failing = self.source.try_failed_again();
+        let mut state = self.lock();
+        if failing {
+            self.grow_work(&mut state);
+        } else if state.failures == failures {
+            state.back_off = None;
+        }
+        state
+    }
+
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -259,7 +304,10 @@ impl Shared {
             }
             // No job, a failure or a suspension: sleep until there is a reason to look again.
             while state.work == seen && !state.is_shut_down {
-                state = self.sleep(&self.work_grew, state);
+                state = match state.back_off.filter(|_| state.suspended == 0) {
+                    None => self.sleep(&self.work_grew, state),
+                    Some(back_off) => self.sleep_before_retry(state, seen, back_off),
+                };
             }
         }
     }

@@ -71,6 +71,9 @@ pub fn replace_file(files: &dyn FileSystem, dir: &Path, name: &str, bytes: &[u8]
     if !planted_faults::planted("replace-without-syncing-the-file") {
         file.sync().map_err(ReplaceError::Certain)?;
     }
+    if planted_faults::planted("replace-removes-the-old-before-renaming") {
+        let _ = files.remove_file(&dir.join(name));
+    }
     file.persist(&dir.join(name)).map_err(ReplaceError::Certain)?;
     if planted_faults::planted("replace-without-syncing-the-directory") {
         return Ok(());

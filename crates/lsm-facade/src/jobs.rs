@@ -160,6 +160,15 @@ impl JobSource for JobsOf {
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
         self.0.upgrade().map_or(Ok(false), |core| core.run_next_job(cancel))
     }
+
+    fn try_failed_again(&self) -> bool {
+        let Some(core) = self.0.upgrade() else { return false };
+        // Nothing is tried again in a database that has failed.
+        let failed = core.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some());
+        let mut jobs = lock(&core.jobs);
+        jobs.try_failed_again();
+        !failed && !jobs.failed.is_empty()
+    }
 }
 
 /// A keyspace marked as flushing (P6), until this is dropped.
@@ -455,6 +464,12 @@ impl Core {
         edit.changes.extend(cleared.map(|at| Change::ClearKeyspace { id: keyspace.id, at }));
         edit.changes.extend([flush_change(keyspace, added_places, last), Change::RaiseLastSeqno(last)]);
         edit.changes.extend(self.log_progress(&[(keyspace.id, parts)]));
+        if planted_faults::planted("facade-log-recycled-before-the-edit") {
+            let progress = Edit { changes: self.log_progress(&[(keyspace.id, parts)]) };
+            if let Ok(manifest) = self.manifest.current().apply(&progress) {
+                self.after_edit(&manifest);
+            }
+        }
         let manifest = match self.commit_edit(edit) {
             Ok(manifest) => manifest,
             Err(error) => {
@@ -895,6 +910,7 @@ impl Core {
         match error {
             EditError::Refused(refusal) => Error::InvalidInput { what: refusal.to_string() },
             EditError::Certain(error) => error,
+            EditError::Uncertain(error) if planted_faults::planted("facade-uncertain-edit-goes-on") => error,
             EditError::Uncertain(error) => self.fail(error),
         }
     }
@@ -1000,8 +1016,8 @@ impl Core {
         true
     }
 
-    /// Keeps the failure in view (P8). A certain one is tried again whenever the background is woken: at the next seal, or
-    /// when somebody waits. Any other fails the database.
+    /// Keeps the failure in view (P8). A certain one is tried again whenever the background is woken: at the next seal, when
+    /// somebody waits, or by itself after a while. Any other fails the database.
     fn job_failed(&self, task: Task, error: Error) -> JobFailure {
         tracing::warn!(?task, %error, "a background job failed");
         self.counters.failed_jobs.fetch_add(1, Ordering::Relaxed);

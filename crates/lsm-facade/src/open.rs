@@ -70,7 +70,9 @@ fn create_directory(files: &dyn file_system::FileSystem, path: &Path) -> Result<
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         create_directory(files, parent)?;
         files.create_dir(path)?;
-        files.sync_dir(parent)?;
+        if !planted_faults::planted("facade-new-directory-not-synced-in-its-parent") {
+            files.sync_dir(parent)?;
+        }
     } else {
         files.create_dir(path)?;
     }
@@ -474,8 +476,10 @@ fn without_log(parts: &Parts) -> Result<Recovered> {
 
 /// Makes durable what opening saw (M2, L4): replayed clears and drops, what lies beyond the last claim, the manifest.
 fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool, clean: bool) -> Result<()> {
-    if beyond_claim {
+    if beyond_claim && !planted_faults::planted("facade-log-beyond-the-claim-not-flushed") {
         core.flush_recovered(operations)?;
+    } else if planted_faults::planted("facade-manifest-not-committed-anew") {
+        // Nothing of what opening saw is made durable.
     } else if !clean || !operations.is_empty() || has_leftovers(core)? {
         let mut edit = Edit { changes: operations };
         edit.changes.extend(core.log_progress(&[]));
@@ -575,7 +579,9 @@ fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     let needed = core.keyspace_list().iter().any(|keyspace| keyspace.oldest_unflushed(&[]).is_some())
         && !planted_faults::planted("log-ended-while-it-is-needed");
     let end = log.close(&mut tail)?;
-    changes.push(Change::RaiseClaim(claim(end)));
+    if !planted_faults::planted("facade-close-vouches-for-nothing") {
+        changes.push(Change::RaiseClaim(claim(end)));
+    }
     if !needed {
         changes.push(Change::EndLog);
     }

@@ -205,7 +205,10 @@ impl Core {
             tables.push(self.write_batch_table(&part.keyspace, &entries)?);
             Ok(())
         });
-        let durable = written.and_then(|()| Ok(self.files().sync_dir(&self.paths.tables_dir())?));
+        let durable = written.and_then(|()| match planted_faults::planted("facade-batch-table-name-not-synced") {
+            true => Ok(()),
+            false => Ok(self.files().sync_dir(&self.paths.tables_dir())?),
+        });
         if let Err(error) = durable {
             for (part, _) in &tables {
                 self.remove_unnamed_table(part.table);
@@ -259,7 +262,11 @@ impl Core {
         let _one_at_a_time = lock(&self.membership);
         let payload = encode_keyspace(keyspace.id);
         // Synced: the manifest edit below must not become durable before the record and all that precedes it (P5).
-        let request = Request::new(Payload::new(kind, &payload), 1, commit_pipeline::Durability::Synced);
+        let durability = match planted_faults::planted("facade-clear-not-synced") {
+            true => commit_pipeline::Durability::Buffered,
+            false => commit_pipeline::Durability::Synced,
+        };
+        let request = Request::new(Payload::new(kind, &payload), 1, durability);
         let committed = pipeline.commit(
             &request,
             |at, _| {

@@ -373,6 +373,36 @@ fn no_space_at_any_operation_is_told_and_passes() {
     fail_everywhere(FaultEffect::NoSpace, &needs_space.map(Some), number("FAULT_STRIDE", 1));
 }
 
+/// P8: what failed in the background is tried again by itself, without anybody writing or waiting.
+#[test]
+fn what_failed_in_the_background_is_tried_again_by_itself() {
+    let _watchdog = Watchdog::new("what_failed_in_the_background_is_tried_again_by_itself");
+    let simulation = Simulation::new(1);
+    let database = CONFIGS[0].builder(&simulation).background_threads(2).open().unwrap();
+    let keyspace = database.create_keyspace("a", options()).unwrap();
+    let full = Fault::on(FileOperation::Create).path_contains("/tables").effect(FaultEffect::NoSpace);
+    let full = simulation.files.inject(full);
+    let mut count = 0_u64;
+    while simulation.files.fault_hits(full) == 0 {
+        match keyspace.insert(count.to_be_bytes(), [7; 100]) {
+            Ok(()) => count += 1,
+            Err(error) => assert!(matches!(error, Error::DiskFull { .. }), "{error:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Nobody calls for it, and it is tried more than once.
+    while simulation.files.fault_hits(full) < 4 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(matches!(database.health(), Health::Degraded { .. }), "{}", database.health());
+    simulation.files.clear_faults();
+    while !matches!(database.health(), Health::Well) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(database.stats().flushes > 0);
+    assert_eq!(keyspace.iter().count() as u64, count);
+}
+
 /// P8, M7: an input/output error at any operation, reads and syncs too, is certain or fails the database.
 #[test]
 fn an_error_at_any_operation_is_certain_or_fails_the_database() {

@@ -733,7 +733,7 @@ impl ManifestStore {
                 self.sync_dir(&self.paths.keyspace_dir(keyspace), cost)?;
             }
         }
-        if new_directory {
+        if new_directory && !planted_faults::planted("manifest-keyspace-directory-not-synced-in-its-parent") {
             self.sync_dir(&self.paths.keyspaces_dir(), cost)?;
         }
         Ok(())
@@ -800,8 +800,12 @@ impl ManifestStore {
         let named = |disk: &mut Disk, cost: &mut PassCost| {
             let log = self.env.files.create_log(&path, bytes, LogFileWay::Written)?;
             cost.syncs += 1;
-            log.sync()?;
-            self.sync_dir(self.paths.dir(), cost)?;
+            if !planted_faults::planted("manifest-edit-file-not-synced") {
+                log.sync()?;
+            }
+            if !planted_faults::planted("manifest-edit-file-name-not-synced") {
+                self.sync_dir(self.paths.dir(), cost)?;
+            }
             let base = Manifest { generation, ..Manifest::clone(&disk.base) };
             let global = global::encode(&base, &disk.levels, Some(file), disk.migrated_from);
             self.replace_global(&global, cost)?;
@@ -1007,7 +1011,9 @@ fn refuse_existing(env: &Environment, paths: &DatabasePaths) -> Result<(), Manif
 fn make_directories(env: &Environment, paths: &DatabasePaths) -> Result<(), FileError> {
     let existed = env.files.exists(paths.dir())?;
     env.files.create_dir(paths.dir())?;
-    if let Some(parent) = paths.parent() {
+    if let Some(parent) =
+        paths.parent().filter(|_| !planted_faults::planted("manifest-database-not-synced-in-its-parent"))
+    {
         match env.files.sync_dir(parent) {
             // A parent that may be passed but not read: whoever made the directory there saw to its entry.
             Err(error) if existed && error.kind() == std::io::ErrorKind::PermissionDenied => {}
@@ -1016,6 +1022,9 @@ fn make_directories(env: &Environment, paths: &DatabasePaths) -> Result<(), File
     }
     for dir in [paths.tables_dir(), paths.log_dir(), paths.keyspaces_dir()] {
         env.files.create_dir(&dir)?;
+    }
+    if planted_faults::planted("manifest-subdirectories-not-synced") {
+        return Ok(());
     }
     env.files.sync_dir(paths.dir())
 }

@@ -112,13 +112,15 @@ fn whole_line(bytes: &[u8], salt: u64) -> Option<(&[u8], u64)> {
     let line = bytes.get(..=end)?;
     let (body, trailer) = line.split_at_checked(line.len().checked_sub(LINE_TRAILER_BYTES)?)?;
     let stored = parse_hex64(trailer.strip_prefix(LINE_TRAILER_START)?.strip_suffix(LINE_TRAILER_END)?)?;
-    (xxh3_64_with_seed(body, salt) == stored).then_some((line, stored))
+    let right =
+        xxh3_64_with_seed(body, salt) == stored || planted_faults::planted("manifest-edit-line-checksum-unchecked");
+    right.then_some((line, stored))
 }
 
 /// Whether a whole line is the next one of the chain.
 fn fits(line: &[u8], chain: Chain) -> bool {
     let start = format!("{{\"n\": {}, \"prev\": \"{:016x}\", ", Number(chain.next), chain.previous);
-    line.starts_with(start.as_bytes())
+    line.starts_with(start.as_bytes()) || planted_faults::planted("manifest-edit-chain-unchecked")
 }
 
 /// Looks behind a bad line for a whole one: then the bad line was durable once and is damaged (M3).

@@ -28,6 +28,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p file-system --test crash replacing_is_atomic_and_durable_at_every_event",
     },
     Fault {
+        name: "replace-removes-the-old-before-renaming",
+        breaks: "M1",
+        caught_by: "-p file-system --test crash replacing_is_atomic_and_durable_at_every_event",
+    },
+    Fault {
         name: "replace-without-syncing-the-file",
         breaks: "M1",
         caught_by: "-p file-system --test crash replacing_is_atomic_and_durable_at_every_event",
@@ -67,6 +72,56 @@ pub const FAULTS: &[Fault] = &[
         name: "log-segment-used-before-its-name-is-durable",
         breaks: "L1",
         caught_by: "-p write-ahead-log --test crash a_crash_at_every_event_leaves_a_prefix",
+    },
+    Fault {
+        name: "log-not-synced",
+        breaks: "P7",
+        caught_by: "-p write-ahead-log --test crash a_crash_at_every_event_leaves_a_prefix",
+    },
+    Fault {
+        name: "log-sealed-segments-taken-for-synced",
+        breaks: "P7",
+        caught_by: "-p write-ahead-log --test crash a_crash_while_resuming_is_recovered_from",
+    },
+    Fault {
+        name: "log-segment-header-not-synced",
+        breaks: "L1",
+        caught_by: "-p write-ahead-log --test crash a_crash_at_every_event_leaves_a_prefix",
+    },
+    Fault {
+        name: "log-directory-not-synced-in-its-parent",
+        breaks: "M6",
+        caught_by: "-p write-ahead-log --test crash creating_is_done_again_after_a_crash",
+    },
+    Fault {
+        name: "log-seal-of-recovery-not-synced",
+        breaks: "L4",
+        caught_by: "-p write-ahead-log --test crash a_crash_while_resuming_is_recovered_from",
+    },
+    Fault {
+        name: "log-salt-never-changes",
+        breaks: "L5",
+        caught_by: "-p write-ahead-log --test crash a_crash_while_resuming_is_recovered_from",
+    },
+    Fault {
+        name: "log-segment-header-checksum-unchecked",
+        breaks: "L2",
+        caught_by: "-p write-ahead-log --test damage any_flipped_byte_is_a_prefix_or_an_error",
+    },
+    Fault {
+        name: "log-record-header-checksum-unchecked",
+        breaks: "L2",
+        caught_by: "-p write-ahead-log --test damage any_flipped_byte_is_a_prefix_or_an_error",
+    },
+    Fault {
+        name: "log-payload-checksum-unchecked",
+        breaks: "L2",
+        caught_by: "-p write-ahead-log --test damage any_flipped_byte_is_a_prefix_or_an_error",
+    },
+    Fault {
+        name: "log-claims-behind-a-bad-record-ignored",
+        breaks: "L3",
+        caught_by: "-p write-ahead-log --test damage any_flipped_byte_is_a_prefix_or_an_error",
     },
     Fault {
         name: "log-held-claims-rise",
@@ -155,6 +210,41 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
     },
     Fault {
+        name: "manifest-keyspace-directory-not-synced-in-its-parent",
+        breaks: "M6",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
+    },
+    Fault {
+        name: "manifest-edit-file-not-synced",
+        breaks: "M3",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
+    },
+    Fault {
+        name: "manifest-edit-file-name-not-synced",
+        breaks: "M3",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
+    },
+    Fault {
+        name: "manifest-database-not-synced-in-its-parent",
+        breaks: "M6",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
+    },
+    Fault {
+        name: "manifest-subdirectories-not-synced",
+        breaks: "M6",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_of_a_migration_is_mended_by_opening",
+    },
+    Fault {
+        name: "manifest-edit-line-checksum-unchecked",
+        breaks: "M3",
+        caught_by: "-p manifest --lib edit_file::tests::every_flipped_byte_is_told_or_cuts_the_last_line",
+    },
+    Fault {
+        name: "manifest-edit-chain-unchecked",
+        breaks: "M3",
+        caught_by: "-p manifest --lib edit_file::tests::lines_that_do_not_fit_the_chain_are_no_lines",
+    },
+    Fault {
         name: "manifest-damaged-edit-line-cut",
         breaks: "M3",
         caught_by: "-p manifest --lib edit_file::tests::every_flipped_byte_is_told_or_cuts_the_last_line",
@@ -188,6 +278,27 @@ pub const FAULTS: &[Fault] = &[
         name: "table-length-unchecked",
         breaks: "T4",
         caught_by: "-p sstable-format --test damage length_is_checked_before_mapping",
+    },
+    Fault { name: "table-not-synced", breaks: "M1", caught_by: "-p lsm-facade --test crash a_crash_at_any_event" },
+    Fault {
+        name: "table-header-checksum-unchecked",
+        breaks: "T5",
+        caught_by: "-p sstable-format --test damage damage_is_an_error_and_never_a_wrong_answer",
+    },
+    Fault {
+        name: "table-footer-checksum-unchecked",
+        breaks: "T5",
+        caught_by: "-p sstable-format --test damage damage_is_an_error_and_never_a_wrong_answer",
+    },
+    Fault {
+        name: "table-large-value-sums-unchecked",
+        breaks: "T1",
+        caught_by: "-p sstable-format --test damage damage_is_an_error_and_never_a_wrong_answer",
+    },
+    Fault {
+        name: "table-large-value-chunk-unchecked",
+        breaks: "T1",
+        caught_by: "-p sstable-format --test damage damage_is_an_error_and_never_a_wrong_answer",
     },
     Fault { name: "table-newest-version-for-all", breaks: "T1", caught_by: "-p sstable-format --test golden" },
     Fault {
@@ -366,5 +477,45 @@ pub const FAULTS: &[Fault] = &[
         name: "facade-flush-before-log-sync",
         breaks: "P5",
         caught_by: "-p lsm-facade --test lifecycle a_flush_makes_no_half_of_a_batch_durable",
+    },
+    Fault {
+        name: "facade-batch-table-name-not-synced",
+        breaks: "P11",
+        caught_by: "-p lsm-facade --test crash named::a_synced_batch_too_large_for_the_log_survives_a_power_cut",
+    },
+    Fault {
+        name: "facade-clear-not-synced",
+        breaks: "P12",
+        caught_by: "-p lsm-facade --test crash a_crash_at_any_event",
+    },
+    Fault {
+        name: "facade-new-directory-not-synced-in-its-parent",
+        breaks: "M6",
+        caught_by: "-p lsm-facade --test crash named::a_database_in_new_directories_survives_a_power_cut",
+    },
+    Fault {
+        name: "facade-log-beyond-the-claim-not-flushed",
+        breaks: "L4",
+        caught_by: "-p lsm-facade --test crash named::what_was_recovered_after_a_kill_survives_a_power_cut",
+    },
+    Fault {
+        name: "facade-manifest-not-committed-anew",
+        breaks: "M2",
+        caught_by: "-p lsm-facade --test crash a_crash_at_any_event",
+    },
+    Fault {
+        name: "facade-close-vouches-for-nothing",
+        breaks: "L3",
+        caught_by: "-p lsm-facade --test bad_input a_damaged_log_record_is_named_with_its_offset",
+    },
+    Fault {
+        name: "facade-log-recycled-before-the-edit",
+        breaks: "L5",
+        caught_by: "-p lsm-facade --test crash named::a_crash_while_a_flush_frees_many_segments_loses_nothing",
+    },
+    Fault {
+        name: "facade-uncertain-edit-goes-on",
+        breaks: "M7",
+        caught_by: "-p lsm-facade --test lifecycle an_unknown_manifest_edit_fails_the_database",
     },
 ];

@@ -375,7 +375,9 @@ impl TableWriter {
         self.output.write(&footer.encode())?;
         self.output.flush()?;
         debug_assert_eq!(self.output.written, footer.file_bytes);
-        self.output.file.sync()?;
+        if !planted_faults::planted("table-not-synced") {
+            self.output.file.sync()?;
+        }
 
         let Properties { min_key, max_key, min_seqno, max_seqno, entries, tombstones, logical_bytes, .. } =
             self.properties;

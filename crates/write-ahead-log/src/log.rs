@@ -197,7 +197,9 @@ impl Log {
     ) -> Result<(Self, LogTail), LogError> {
         let certain = |error| LogError::NotPrepared { cause: Arc::new(error) };
         environment.files.create_dir(dir).map_err(certain)?;
-        if let Some(parent) = dir.parent() {
+        if let Some(parent) =
+            dir.parent().filter(|_| !planted_faults::planted("log-directory-not-synced-in-its-parent"))
+        {
             environment.files.sync_dir(parent).map_err(certain)?;
         }
         let holds_records = crate::reader::holds_records(environment, dir, first);
@@ -381,7 +383,9 @@ impl Log {
         if sync.clean_before >= logged.segment {
             return Ok(());
         }
-        self.sync_segments(sync.clean_before..=SegmentId(logged.segment.get() - 1))?;
+        if !planted_faults::planted("log-sealed-segments-taken-for-synced") {
+            self.sync_segments(sync.clean_before..=SegmentId(logged.segment.get() - 1))?;
+        }
         sync.clean_before = logged.segment;
         if !sync.claims_held {
             // Nothing before the first record of a segment is not in an older one.
@@ -401,6 +405,9 @@ impl Log {
             live.filter(|segment| ids.contains(&segment.name.id)).cloned().collect()
         };
         for file in segments.iter().filter_map(|segment| segment.file.as_ref()) {
+            if planted_faults::planted("log-not-synced") {
+                continue;
+            }
             file.sync().map_err(|error| self.fail(error))?;
         }
         Ok(())

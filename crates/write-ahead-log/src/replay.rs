@@ -425,7 +425,7 @@ where
         };
         let payload = reader.payload(&header)?;
         let found = crc32fast::hash(payload);
-        if found != header.payload_crc {
+        if found != header.payload_crc && !planted_faults::planted("log-payload-checksum-unchecked") {
             return Ok(Step::Bad(RecordFault::Payload { expected: header.payload_crc, found }));
         }
         let RecordHeader { position, kind, first_seqno, claim, .. } = header;
@@ -491,7 +491,9 @@ where
         loop {
             match reader.next_header(at) {
                 Ok(Some(header)) => {
-                    beyond.claim = beyond.claim.max(header.claim);
+                    if !planted_faults::planted("log-claims-behind-a-bad-record-ignored") {
+                        beyond.claim = beyond.claim.max(header.claim);
+                    }
                     trace_end = trace_end.max(header.end().offset);
                     at = header.position.offset + 1;
                 }

@@ -80,7 +80,9 @@ impl Log {
             let at = report.end.offset;
             file.store(at + RECORD_HEADER_BYTES as u64, &names).map_err(failed)?;
             file.store(at, &header.encode(cut.header.name.salt)).map_err(failed)?;
-            file.sync().map_err(failed)?;
+            if !planted_faults::planted("log-seal-of-recovery-not-synced") {
+                file.sync().map_err(failed)?;
+            }
         }
         let start = LogPosition::new(id, SEGMENT_HEADER_BYTES as u64);
         let mut live: VecDeque<_> = report

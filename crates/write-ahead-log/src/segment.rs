@@ -149,7 +149,7 @@ impl SegmentHeader {
             return Err(HeaderFault::Magic { found: magic });
         }
         let (expected, found) = (crc32fast::hash(&header[..60]), u32_at(60));
-        if expected != found {
+        if expected != found && !planted_faults::planted("log-segment-header-checksum-unchecked") {
             return Err(HeaderFault::Checksum { expected, found });
         }
         if u32_at(8) != FORMAT_VERSION {
@@ -230,7 +230,10 @@ impl SegmentMaker {
                 None => files.create_log(&temporary, bytes, self.options.way)?,
             };
             // Salt zero is what untouched bytes look like.
-            let salt = self.environment.randomness.next_u64().max(1);
+            let salt = match planted_faults::planted("log-salt-never-changes") {
+                true => 1,
+                false => self.environment.randomness.next_u64().max(1),
+            };
             let name = SegmentName { id, salt };
             let header = SegmentHeader {
                 features: FeatureBits::default(),
@@ -239,7 +242,9 @@ impl SegmentMaker {
                 segment_bytes: u32::try_from(bytes).expect("L1: segments are at most 2 GiB"),
             };
             file.store(0, &header.encode())?;
-            file.sync()?;
+            if !planted_faults::planted("log-segment-header-not-synced") {
+                file.sync()?;
+            }
             // Not renamed while it is open: Windows refuses that for a mapped file.
             drop(file);
             files.rename(&temporary, &path)?;

@@ -7,7 +7,9 @@ use common::{RealDirectory, Seen, create, overwrite, payload_of, read_file, repl
 use file_system::LogFileWay;
 use internal_key::SegmentId;
 use proptest::prelude::*;
-use write_ahead_log::{Inspection, LogOptions, LogPosition, RecordKind, ReplayError, SegmentHeader};
+use write_ahead_log::{
+    Inspection, LogOptions, LogPosition, RecordKind, ReplayError, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
 
 const OPTIONS: LogOptions =
     LogOptions { segment_bytes: 4096, way: LogFileWay::Mapped, populate_bytes: 4096, recycled_max: 1 };
@@ -42,6 +44,10 @@ fn any_flipped_byte_is_a_prefix_or_an_error() {
             assert!(expected.starts_with(&seen), "{name} at {offset}: a record that was never written");
             match report {
                 Ok(_) => {
+                    assert!(
+                        offset >= SEGMENT_HEADER_BYTES,
+                        "{name} at {offset}: no crash leaves such a segment header"
+                    );
                     assert!(seen.len() >= 5, "{name} at {offset}: synced records were lost without an error");
                     cut += usize::from(seen.len() < expected.len());
                 }

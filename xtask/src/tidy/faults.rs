@@ -1,4 +1,5 @@
-//! Each planted fault is planted at exactly one place in shipped code, and breaks an invariant that exists.
+//! Each planted fault is planted at exactly one place in shipped code, and breaks an invariant that exists. Each required
+//! step in the document of invariants names a fault that exists.
 
 use planted_faults::{FAULTS, Fault};
 
@@ -50,12 +51,25 @@ fn compare(tree: &Tree, workspace: &Workspace, faults: &[Fault]) -> Vec<Finding>
             Err(why) => find(why),
         }
     }
+    for (line, name) in tree.file(super::invariants::DOCUMENT).into_iter().flat_map(faults_of_required_steps) {
+        if !faults.iter().any(|fault| fault.name == name) {
+            findings.push(Finding::new(super::invariants::DOCUMENT, line, format!("{name} is not in {REGISTRY}")));
+        }
+    }
     for (name, place) in planted {
         if !faults.iter().any(|fault| fault.name == name) {
             findings.push(Finding { message: format!("{name} is planted but not in {REGISTRY}"), ..place });
         }
     }
     findings
+}
+
+/// The last column of the table of required steps, with its lines.
+fn faults_of_required_steps(document: &File) -> Vec<(usize, String)> {
+    let lines = document.text.lines().enumerate().skip_while(|(_, line)| *line != "## Required steps");
+    let rows = lines.filter(|(_, line)| line.starts_with("| ") && line.ends_with("` |"));
+    let fault = |line: &str| line.rsplit('`').nth(1).unwrap_or_default().to_string();
+    rows.map(|(index, line)| (index + 1, fault(line))).collect()
 }
 
 /// Whether faults may stand in a file: shipped code of a crate other than the registry's.
@@ -70,7 +84,10 @@ mod tests {
     #[test]
     fn registry_and_code_name_the_same_faults() {
         let tree = Tree::of(&[
-            ("docs/invariants.md", "- **P1** Order.\n"),
+            (
+                "docs/invariants.md",
+                "- **P1** Order.\n\n## Required steps\n\n| step | without |\n|---|---|\n| a | `one` |\n| b | `none` |\n",
+            ),
             (
                 "crates/a/src/a.rs",
                 "/// planted(\"doc\")\nif planted(\"one\") {\nif planted(\n    \"two\",\n) || planted(\"two\")\nplanted(\"stray\")\n",
@@ -100,6 +117,7 @@ mod tests {
                 "gone: planted at 0 places instead of one",
                 "gone: `P7` is no invariant of docs/invariants.md",
                 "gone: no package b",
+                "none is not in crates/planted-faults/src/registry.rs",
                 "stray is planted but not in crates/planted-faults/src/registry.rs",
             ]
         );

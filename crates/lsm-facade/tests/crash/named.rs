@@ -17,6 +17,75 @@ fn fill_disk_for_edits(simulation: &Simulation) {
     simulation.files.inject(fault);
 }
 
+/// M6: every directory on the way to a new database is durable in its parent before anything is acknowledged in it.
+#[test]
+fn a_database_in_new_directories_survives_a_power_cut() {
+    let simulation = Simulation::new(1);
+    let open = |simulation: &Simulation| {
+        Database::builder("/some/new/place").environment(simulation.environment()).background_threads(0).open()
+    };
+    let database = open(&simulation).unwrap();
+    database.keyspace("a").unwrap().with_durability(Durability::Synced).insert("key", "value").unwrap();
+    for seed in 0..20 {
+        let cut = Simulation::with_files(simulation.files.crash_image(Crash::PowerCut, seed), seed);
+        assert_eq!(state_of(&open(&cut).unwrap())["a"], [(b"key".to_vec(), b"value".to_vec())], "seed {seed}");
+    }
+}
+
+/// P11: the names of a batch's tables are durable before the log refers to them.
+#[test]
+fn a_synced_batch_too_large_for_the_log_survives_a_power_cut() {
+    let simulation = Simulation::new(1);
+    let database = small(&simulation);
+    let keyspace = database.keyspace("a").unwrap();
+    let mut batch = database.batch();
+    batch.set_durability(Durability::Synced);
+    batch.insert(&keyspace, "large", [7; 5000]).unwrap();
+    database.write(&batch).unwrap();
+    for seed in 0..20 {
+        let cut = Simulation::with_files(simulation.files.crash_image(Crash::PowerCut, seed), seed);
+        assert_eq!(state_of(&small(&cut))["a"].len(), 1, "seed {seed}");
+    }
+}
+
+/// L4: what recovery found beyond the last claim, in several segments, is durable when it has returned.
+#[test]
+fn what_was_recovered_after_a_kill_survives_a_power_cut() {
+    let simulation = Simulation::new(1);
+    let database = small(&simulation);
+    let keyspace = database.keyspace("a").unwrap();
+    for key in 0..40_u32 {
+        keyspace.with_durability(Durability::Buffered).insert(key.to_be_bytes(), [7; 1000]).unwrap();
+    }
+    let killed = after(Crash::Kill, &simulation);
+    let recovered = small(&killed);
+    for seed in 0..20 {
+        let cut = Simulation::with_files(killed.files.crash_image(Crash::PowerCut, seed), seed);
+        assert_eq!(state_of(&small(&cut))["a"].len(), 40, "seed {seed}");
+    }
+    drop(recovered);
+}
+
+/// L5: segments go when the edit that moves the floor is durable, and not before.
+#[test]
+fn a_crash_while_a_flush_frees_many_segments_loses_nothing() {
+    let simulation = Simulation::new(1);
+    let database = small(&simulation);
+    let keyspace = database.keyspace("a").unwrap();
+    for key in 0..100_u32 {
+        keyspace.with_durability(Durability::Buffered).insert(key.to_be_bytes(), [7; 1000]).unwrap();
+    }
+    database.persist().unwrap();
+    let before = simulation.files.event_count();
+    keyspace.flush().unwrap();
+    for event in before..=simulation.files.event_count() {
+        for crash in [Crash::Kill, Crash::PowerCut] {
+            let crashed = Simulation::with_files(simulation.files.crash_image_at(event, crash, event), event);
+            assert_eq!(state_of(&small(&crashed))["a"].len(), 100, "{crash:?} at {event}");
+        }
+    }
+}
+
 fn after(crash: Crash, simulation: &Simulation) -> Simulation {
     Simulation::with_files(simulation.files.crash_image(crash, 1), 2)
 }
