@@ -20,15 +20,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use file_system::{FileSystem, MappedBytes, ReadFile};
 use internal_key::{InternalKey, SeqNo, Trailer};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::block::{Layout, flags};
 use crate::block_cache::BlockKey;
 use crate::checked::CheckedBits;
 use crate::error::{Damage, Expectation, TableError, WrongTable};
 use crate::filter::{LINE_BYTES, PROBES_MAX, line_may_contain, line_of};
-use crate::footer::{Extent, FOOTER_BYTES, Footer, HEADER_BYTES, TableHeader};
+use crate::footer::{Extent, FOOTER_BYTES, FORMAT_VERSION, Footer, HEADER_BYTES, TableHeader};
 use crate::frame::{
-    BlockHandle, CHECKSUM_BYTES, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameKind, check_frame, decompress,
+    BlockHandle, CHECKSUM_BYTES, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameKind, check_frame, decompress, u32_at,
+    u64_at,
 };
 use crate::index::{decode_partition_value, decode_root_value};
 use crate::large::{LargeReference, check_large, value_of};
@@ -614,13 +616,40 @@ impl Ends {
         let mut footer = [0; FOOTER_BYTES];
         file.read_exact_at(length - FOOTER_BYTES as u64, &mut footer)?;
         let (header, salt) = TableHeader::decode(&header, path)?;
-        let footer = Footer::decode(&footer, length, path)?;
+        let footer = Footer::decode(&footer, length, path).or_else(|error| match &error {
+            // What looks like a newer engine's footer may be a damaged one.
+            TableError::Unsupported(_) => match is_whole_footer(file, &footer)? {
+                true => Err(error),
+                false => {
+                    let version = u64::from(u32_at(&footer, 164).unwrap_or(0));
+                    let exactly = Expectation::Exactly(FORMAT_VERSION.into());
+                    let at = length - FOOTER_BYTES as u64;
+                    Err(Damage::new(164, "format version, and the footer's checksum", exactly, version)
+                        .in_file(path, at))
+                }
+            },
+            _ => Err(error),
+        })?;
         if footer.salt != salt {
             let at = length - FOOTER_BYTES as u64 + 144;
             return Err(Damage::new(0, "salt", Expectation::Checksum(salt), footer.salt).in_file(path, at));
         }
         Ok(Self { header, salt, footer })
     }
+}
+
+/// The longest footer that any version may write.
+const ANY_FOOTER_BYTES_MAX: u32 = 64 << 10;
+
+/// Whether a footer of any version checks. In all of them the last 24 bytes are its length, version, checksum and magic.
+fn is_whole_footer(file: &dyn ReadFile, end: &[u8; FOOTER_BYTES]) -> Result<bool, TableError> {
+    let (Some(bytes), Some(checksum)) = (u32_at(end, 160), u64_at(end, 168)) else { return Ok(false) };
+    if !(24..=ANY_FOOTER_BYTES_MAX).contains(&bytes) || u64::from(bytes) > file.len() {
+        return Ok(false);
+    }
+    let mut footer = vec![0; bytes as usize];
+    file.read_exact_at(file.len() - u64::from(bytes), &mut footer)?;
+    Ok(xxh3_64(&footer[..footer.len() - 16]) == checksum)
 }
 
 /// Whose table a file is, from its first bytes alone: works on an unfinished one too (M2).

@@ -359,6 +359,8 @@ fn what_a_newer_engine_wrote_is_refused_unless_marked_compatible() {
     let footer = damaged.len() - 184;
     damaged[footer + 164] = 2;
     assert!(matches!(open(&damaged), Err(TableError::Corrupt(_))), "the same in the footer");
+    damaged[footer + 160] ^= 1;
+    assert!(matches!(open(&damaged), Err(TableError::Corrupt(_))), "and where its length is damaged too");
 }
 
 /// M2: an unfinished table says whose it is from its first write on.
