@@ -457,9 +457,12 @@ impl TableReader {
         let start = handle.offset() as usize;
         let Some(frame) = map.get(start..start + handle.frame_bytes()) else { return Err(self.out_of_file(place)) };
         if kind == FrameKind::Data {
-            // What a search reads first: header, heads and ends, which lie together.
-            for line in 0..8 {
-                prefetch(frame, line * LINE_BYTES);
+            // What a search reads first: header, heads and ends, which lie together. A block that is shorter needs no
+            // help, and lines that are known to be there need no check each.
+            if let Some(front) = frame.first_chunk::<{ 8 * LINE_BYTES }>() {
+                for line in 0..8 {
+                    prefetch(front, line * LINE_BYTES);
+                }
             }
         }
         let checked = if kind == FrameKind::Data { &self.checked_blocks } else { &self.checked_partitions };

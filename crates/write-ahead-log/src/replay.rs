@@ -27,7 +27,7 @@ use internal_key::{SegmentId, SeqNo};
 
 use crate::position::segment_path;
 use crate::reader::{ScanError, SegmentReader, list_segments, read_segment_header};
-use crate::record::{RecordHeader, RecordKind, decode_seal};
+use crate::record::{RecordHeader, RecordKind, crc32, decode_seal};
 use crate::segment::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::{LogPosition, SegmentName};
 
@@ -424,7 +424,7 @@ where
             }
         };
         let payload = reader.payload(&header)?;
-        let found = crc32fast::hash(payload);
+        let found = crc32(payload);
         if found != header.payload_crc && !planted_faults::planted("log-payload-checksum-unchecked") {
             return Ok(Step::Bad(RecordFault::Payload { expected: header.payload_crc, found }));
         }
