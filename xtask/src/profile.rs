@@ -45,7 +45,7 @@ pub(crate) fn profile(options: &Options) -> Outcome {
     let perf = if options.callgrind { None } else { tools::find(&["perf"]) };
     let sampled = perf.map(|perf| sample(&perf, &program, options, &dir, &stacks));
     let unit = match sampled {
-        Some(Ok(())) => "samples of time",
+        Some(Ok(())) => "nanoseconds",
         other => {
             if let Some(Err(failure)) = other {
                 println!("perf cannot sample here ({failure}): counting instructions instead");
