@@ -14,7 +14,9 @@
 //!
 //! Knows no log: positions are distances (integers in log order), and the sync is a closure.
 
-use crate::sync::{Condvar, Mutex, lock, wait};
+use lock_meter::LockCosts;
+
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 
 /// The rounds of syncing.
 #[derive(Debug)]
@@ -101,6 +103,10 @@ impl GroupSync {
         (state.syncs, state.synced)
     }
 
+    pub(crate) fn lock_costs(&self) -> LockCosts {
+        self.state.costs()
+    }
+
     /// The log has released its claims: the next sync raises what is durable (L4).
     pub(crate) fn claims_released(&self) {
         let mut state = lock(&self.state);
@@ -116,11 +122,7 @@ impl GroupSync {
         self.rounds.iter().for_each(Condvar::notify_all);
     }
 
-    fn lead<'a>(
-        &'a self,
-        mut state: crate::sync::MutexGuard<'a, State>,
-        source: &impl SyncSource,
-    ) -> crate::sync::MutexGuard<'a, State> {
+    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>, source: &impl SyncSource) -> MutexGuard<'a, State> {
         // P7: `logged` is loaded before the sync begins, and vouched for after it has succeeded.
         let through = source.logged();
         state.syncing = Some(through);

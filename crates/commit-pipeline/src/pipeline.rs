@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use internal_key::SeqNo;
+use lock_meter::LockCosts;
 use version_history::Frontier;
 
 use crate::failure::{Failure, SyncDied, WriterDied};
@@ -260,6 +261,15 @@ impl<J: Journal> Pipeline<J> {
         let commits = lock(&self.order).next_ticket;
         let (syncs, synced) = self.sync.counts();
         PipelineCounts { commits, syncs, synced }
+    }
+
+    /// What its locks have cost: the reservation, the rounds of syncing, and where writers park.
+    pub fn lock_costs(&self) -> [(&'static str, LockCosts); 3] {
+        [
+            ("reservation", self.order.costs()),
+            ("log sync rounds", self.sync.lock_costs()),
+            ("parked writers", self.queue.lock_costs()),
+        ]
     }
 
     /// Refuses later commits, waits for those in flight and for whoever prepares a segment, and hands out the tail for the

@@ -25,6 +25,7 @@
 
 use crossbeam_utils::CachePadded;
 use internal_key::SeqNo;
+use lock_meter::LockCosts;
 use version_history::Frontier;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -219,6 +220,11 @@ impl PublishQueue {
         drop(parked);
         // Relaxed: nothing is published by leaving; a waker that still counts this waiter wakes nobody too many.
         self.word.fetch_sub(WAITER, Ordering::Relaxed);
+    }
+
+    /// What the lock under which waiters park has cost.
+    pub fn lock_costs(&self) -> LockCosts {
+        self.parking.costs()
     }
 
     /// Makes every waiter ask its condition again: for causes other than a publication.

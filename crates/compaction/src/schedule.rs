@@ -24,9 +24,11 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
+
+use lock_meter::{Condvar, LockCosts, Mutex, MutexGuard};
 
 /// Where jobs come from: a database, a test.
 pub trait JobSource: Send + Sync + 'static {
@@ -207,7 +209,7 @@ struct Shared {
 pub struct Scheduler {
     shared: Arc<Shared>,
     threads: usize,
-    workers: Mutex<Vec<JoinHandle<()>>>,
+    workers: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Scheduler {
@@ -218,8 +220,8 @@ impl fmt::Debug for Scheduler {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock can panic halfway: a poisoned state is a whole one.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        // Nothing under this lock can panic halfway: what a panic leaves is a whole state.
+        self.state.lock()
     }
 
     fn grow_events(&self, state: &mut State) {
@@ -233,7 +235,7 @@ impl Shared {
     }
 
     fn sleep<'a>(&self, until: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        until.wait(state).unwrap_or_else(PoisonError::into_inner)
+        lock_meter::wait(until, state)
     }
 
     /// Runs one job, without the lock, and records how it ended.
@@ -269,9 +271,9 @@ impl Shared {
         seen: u64,
         back_off: Duration,
     ) -> MutexGuard<'a, State> {
-        let (mut state, slept) = self.work_grew.wait_timeout(state, back_off).unwrap_or_else(PoisonError::into_inner);
+        let (mut state, timed_out) = lock_meter::wait_timeout(&self.work_grew, state, back_off);
         // Of several workers the first to wake does it, and has made the next time another.
-        if !slept.timed_out() || state.work != seen || state.back_off != Some(back_off) {
+        if !timed_out || state.work != seen || state.back_off != Some(back_off) {
             return state;
         }
         state.back_off = Some((back_off * 2).min(BACK_OFF_LONGEST));
@@ -329,7 +331,7 @@ impl Scheduler {
             events_grew: Condvar::new(),
             cancel: AtomicBool::new(false),
         });
-        let scheduler = Self { shared, threads, workers: Mutex::new(Vec::with_capacity(threads)) };
+        let scheduler = Self { shared, threads, workers: std::sync::Mutex::new(Vec::with_capacity(threads)) };
         for number in 0..threads {
             let shared = Arc::clone(&scheduler.shared);
             // Dropping the scheduler on the way out joins those that run.
@@ -339,8 +341,13 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    fn workers(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+    fn workers(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its lock has cost.
+    pub fn lock_costs(&self) -> LockCosts {
+        self.shared.state.costs()
     }
 
     /// How many threads run jobs.

@@ -10,13 +10,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use commit_pipeline::{Pipeline, Turnstile};
 use compaction::{Scheduler, Throttle};
 use crossbeam_epoch::Guard;
 use file_system::{DirectoryLock, Environment, FileSystem};
 use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
+use lock_meter::{Mutex, MutexGuard};
 use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestStore, TableEntry};
 use skiplist_memtable::{Memtable, MemtableOptions};
 use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader, TableSlot};
@@ -34,7 +35,7 @@ pub(crate) type SealedPart = Sealed<Memtable, TableSlot>;
 
 /// Takes a lock whose holders never leave its data half changed, so that a panic elsewhere does not spread.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// `KeyspaceShared::pace` while writes go on at full speed.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use internal_key::{KeyspaceId, SeqNo};
+use lock_meter::LockCosts;
 use manifest::{Change, Edit, Refusal};
 use version_history::Version;
 use write_ahead_log::RecordKind;
@@ -288,6 +289,7 @@ impl Database {
             stats.log_bytes = pipeline.journal().total_bytes();
         }
         stats.count(&core.counters);
+        stats.locks = core.lock_costs();
         stats.keyspaces.sort_by(|left, right| left.name.cmp(&right.name));
         stats
     }
@@ -319,6 +321,17 @@ impl Database {
 }
 
 impl Core {
+    /// What the locks that writers, snapshots and jobs take have cost. One entry for all keyspaces' locks of composition.
+    fn lock_costs(&self) -> Vec<(&'static str, LockCosts)> {
+        let mut composing = LockCosts::default();
+        self.keyspace_list().iter().for_each(|keyspace| composing += keyspace.history.lock_costs());
+        let pipeline = self.pipeline.iter().flat_map(|pipeline| pipeline.lock_costs());
+        let scheduler = self.scheduler().map(|scheduler| ("scheduler", scheduler.lock_costs()));
+        let others =
+            [("super versions", composing), ("snapshots", self.snapshots.lock_costs()), ("jobs", self.jobs.costs())];
+        pipeline.chain(others).chain(scheduler).collect()
+    }
+
     /// The keyspace of this name, also one that is dropped while the manifest does not say so yet.
     fn keyspace_named(&self, name: &str) -> Option<Arc<KeyspaceShared>> {
         let keyspaces = self.keyspaces.read().unwrap_or_else(PoisonError::into_inner);

@@ -59,6 +59,7 @@ pub use database::Database;
 pub use error::{Error, Result};
 pub use iterator::{Iter, RangeCursor};
 pub use keyspace::Keyspace;
+pub use lock_meter::LockCosts;
 pub use options::{DatabaseBuilder, Durability, KeyspaceOptions};
 pub use repair::RepairReport;
 pub use rescue::LeftOut;

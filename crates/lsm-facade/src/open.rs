@@ -14,11 +14,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use commit_pipeline::{Pipeline, PipelineOptions};
 use compaction::Scheduler;
 use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
+use lock_meter::Mutex;
 use manifest::{Change, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry};
 use skiplist_memtable::{Memtable, Reservation};
 use version_history::{Frontier, SnapshotRegistry};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use internal_key::Level;
+use lock_meter::LockCosts;
 use version_history::Sealed;
 
 use crate::Error;
@@ -65,6 +66,8 @@ pub struct Stats {
     pub snapshots: u64,
     /// Bytes of blocks in the cache.
     pub block_cache_bytes: u64,
+    /// What each lock that writers, snapshots and jobs take has cost, by its name. Reads take none.
+    pub locks: Vec<(&'static str, LockCosts)>,
     /// Each keyspace, by name.
     pub keyspaces: Vec<KeyspaceStats>,
 }
@@ -97,6 +100,9 @@ impl fmt::Display for Stats {
         writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
         writeln!(f, "snapshots       {}", self.snapshots)?;
         writeln!(f, "block cache     {} bytes", self.block_cache_bytes)?;
+        for (name, costs) in &self.locks {
+            writeln!(f, "lock            {name}: {costs}")?;
+        }
         for keyspace in &self.keyspaces {
             write!(f, "{keyspace}")?;
         }

@@ -23,6 +23,31 @@ fn put(rows: &[(&str, &str)]) -> Vec<Row> {
     rows.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
+/// P1: a write takes the reservation lock once, a read takes none; the figures say what the locks cost.
+#[test]
+fn stats_say_what_locks_cost() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).background_threads(0).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    let costs = |name: &str| database.stats().locks.iter().find(|(it, _)| *it == name).unwrap().1;
+    let before = costs("reservation");
+    for number in 0..1000 {
+        keyspace.insert(key(number), "x").unwrap();
+    }
+    let after = costs("reservation");
+    assert!((1000..1100).contains(&(after.acquisitions - before.acquisitions)), "{before}; {after}");
+    assert!(after.contended == 0 && after.waited_ns == 0 && after.held_ns > before.held_ns, "{after}");
+    let names: Vec<_> = database.stats().locks.into_iter().map(|(name, _)| name).collect();
+    let before = names.iter().map(|name| costs(name).acquisitions).collect::<Vec<_>>();
+    for number in 0..1000 {
+        keyspace.get(key(number)).unwrap().unwrap();
+    }
+    // Asking for the figures takes the reservation lock, for the count of commits.
+    let after = names.iter().map(|name| costs(name).acquisitions).collect::<Vec<_>>();
+    let grown: u64 = after.iter().zip(&before).map(|(after, before)| after - before).sum();
+    assert!(grown < 100, "{names:?}: {before:?}, then {after:?}");
+}
+
 #[test]
 fn handles_may_go_to_any_thread() {
     fn handle<T: Clone + Send + Sync + 'static>() {}

@@ -24,7 +24,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use file_system::{
@@ -32,6 +32,7 @@ use file_system::{
     replace_file,
 };
 use internal_key::{KeyspaceId, Level, SegmentId, TableId};
+use lock_meter::{Condvar, Mutex, MutexGuard, wait};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::edit_file::{Chain, EDIT_FILE_BYTES_MAX, encode_line};
@@ -523,7 +524,7 @@ impl ManifestStore {
                 return answer;
             }
             if queue.leading {
-                queue = self.answered.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue = wait(&self.answered, queue);
                 continue;
             }
             queue.leading = true;
@@ -975,7 +976,7 @@ fn lead_ended<'a>(lead: Lead<'a>, queue: &mut Queue) -> Lead<'a> {
 
 /// A lock whose holder died is taken all the same: the store is failed then and says so.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Removes a file that may be gone already.

@@ -14,13 +14,13 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use crossbeam_epoch::{Atomic, Guard, Shared};
 use file_system::FileSystem;
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, UnmodelledMutex};
 use crate::{Expected, FileNumber, ReadOptions, TableError, TableReader};
 
 /// A place for one table's reader, empty until somebody opens the table. Lives in the handle that versions share.
@@ -128,11 +128,13 @@ pub struct TableCache {
     options: ReadOptions,
     tables_max: usize,
     ring: Mutex<Ring>,
-    /// A standard lock also in models: the epochs take it at times that no model knows of.
-    retired: Arc<std::sync::Mutex<Vec<Arc<TableReader>>>>,
+    retired: Arc<Readers>,
     opened: AtomicU64,
     evicted: AtomicU64,
 }
+
+/// Evicted readers.
+type Readers = UnmodelledMutex<Vec<Arc<TableReader>>>;
 
 /// The slots that hold a reader, and the clock's hand. Slots that were dropped remain until the hand meets them.
 #[derive(Default)]
@@ -143,12 +145,16 @@ struct Ring {
 
 /// Nothing is left half done by a panic under these locks, so a poisoned one is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
-/// As [`lock`].
-fn lock_retired(retired: &std::sync::Mutex<Vec<Arc<TableReader>>>) -> std::sync::MutexGuard<'_, Vec<Arc<TableReader>>> {
-    retired.lock().unwrap_or_else(PoisonError::into_inner)
+/// What `retired` holds, changed by `change`.
+fn with_retired<R>(retired: &Readers, change: impl FnOnce(&mut Vec<Arc<TableReader>>) -> R) -> R {
+    #[cfg(not(loom))]
+    let mut readers = retired.lock();
+    #[cfg(loom)]
+    let mut readers = retired.lock().expect("nothing panics under this lock");
+    change(&mut readers)
 }
 
 impl TableCache {
@@ -258,11 +264,11 @@ impl TableCache {
             drop(reader);
             return;
         }
-        guard.defer(move || lock_retired(&retired).push(reader));
+        guard.defer(move || with_retired(&retired, |retired| retired.push(reader)));
     }
 
     fn drop_retired(&self) {
-        let readers = std::mem::take(&mut *lock_retired(&self.retired));
+        let readers = with_retired(&self.retired, std::mem::take);
         drop(readers); // outside of the lock: unmapping takes its time
     }
 
@@ -288,7 +294,7 @@ impl TableCache {
 
     /// How many evicted readers wait for their turn to be closed.
     pub fn retired_tables(&self) -> usize {
-        lock_retired(&self.retired).len()
+        with_retired(&self.retired, |retired| retired.len())
     }
 }
 

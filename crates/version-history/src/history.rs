@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use internal_key::SeqNo;
+use lock_meter::LockCosts;
 
 use crate::sync::{Mutex, lock};
 use crate::{Retired, SuperVersion, SuperVersionCell, SuperVersionGuard};
@@ -72,6 +73,11 @@ impl<M, S> History<M, S> {
         };
         self.retired.retire(old);
         Ok(next)
+    }
+
+    /// What the lock of composition has cost.
+    pub fn lock_costs(&self) -> LockCosts {
+        self.compose.costs()
     }
 
     /// Drops predecessors that nobody can read any more (R4), and returns whether there were any. For a worker, now and

@@ -17,17 +17,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use internal_key::SeqNo;
+use lock_meter::LockCosts;
 
 use crate::Frontier;
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Knows every registered seqno and the floor. One a database.
 #[derive(Debug, Default)]
 pub struct SnapshotRegistry {
     state: Mutex<State>,
-    /// How often somebody had to wait for `state`. Relaxed: a figure, read by metrics alone.
-    contended: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +73,7 @@ impl SnapshotRegistry {
     /// A registry whose floor is `floor`, with nothing registered.
     pub fn new(floor: SeqNo) -> Self {
         let state = State { floor, ..State::default() };
-        Self { state: Mutex::new(state), contended: AtomicU64::new(0) }
+        Self { state: Mutex::new(state) }
     }
 
     /// Registers what is visible now. Until the handle is dropped, every version that a read at its seqno needs stays.
@@ -128,10 +126,14 @@ impl SnapshotRegistry {
 
     /// How often the registry was used.
     pub fn counts(&self) -> RegistryCounts {
-        // Relaxed: a figure.
-        let contended = self.contended.load(Ordering::Relaxed);
+        let contended = self.state.costs().contended;
         let state = self.state();
         RegistryCounts { registrations: state.registrations, contended, registered: state.registered.len() }
+    }
+
+    /// What its lock has cost.
+    pub fn lock_costs(&self) -> LockCosts {
+        self.state.costs()
     }
 
     fn add(self: &Arc<Self>, state: &mut State, seqno: SeqNo) -> SnapshotHandle {
@@ -141,11 +143,6 @@ impl SnapshotRegistry {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        if let Ok(state) = self.state.try_lock() {
-            return state;
-        }
-        // Relaxed: a figure.
-        self.contended.fetch_add(1, Ordering::Relaxed);
         lock(&self.state)
     }
 }
