@@ -29,7 +29,7 @@ enum Sanitizer {
     Thread,
 }
 
-/// The package and test that read `STRESS_THREADS`, `STRESS_SECS` and `STRESS_SMALL`.
+/// The package and test that read `STRESS_THREADS`, `STRESS_SECS`, `STRESS_SMALL` and `STRESS_STUCK_SECS`.
 const PACKAGE: &str = "lsm-facade";
 const TEST: &str = "threads";
 
@@ -76,6 +76,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         // `lock-meter` tells the thread sanitizer what its locks order.
         let seen = if let Sanitizer::Thread = sanitizer { "--cfg thread_sanitizer" } else { "" };
         with_rustflags(&mut command, &format!("-Zsanitizer={name} -Cunsafe-allow-abi-mismatch=sanitizer {seen}"));
+        // Everything takes some times as long.
+        command.env("STRESS_STUCK_SECS", "60");
         command.env("ASAN_OPTIONS", "detect_leaks=0");
         let suppressions = directory.join("suppressions");
         let written = std::fs::create_dir_all(&directory).and_then(|()| std::fs::write(&suppressions, FALSE_RACES));
