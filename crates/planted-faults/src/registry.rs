@@ -506,7 +506,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "facade-close-vouches-for-nothing",
         breaks: "L3",
-        caught_by: "-p lsm-facade --test bad_input a_damaged_log_record_is_named_with_its_offset",
+        caught_by: "-p lsm-facade --test crash named::damage_to_the_last_record_of_a_closed_log_is_told",
     },
     Fault {
         name: "facade-log-recycled-before-the-edit",
@@ -516,6 +516,6 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "facade-uncertain-edit-goes-on",
         breaks: "M7",
-        caught_by: "-p lsm-facade --test lifecycle an_unknown_manifest_edit_fails_the_database",
+        caught_by: "-p lsm-facade --test failing_disk an_error_at_any_operation_is_certain_or_fails_the_database",
     },
 ];

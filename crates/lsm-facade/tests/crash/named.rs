@@ -1,6 +1,8 @@
 //! Runs that once failed, or that random ones seldom reach, each under the name of what must hold.
 
-use file_system::{Crash, Fault, FaultEffect, FileOperation, Simulation};
+use std::path::Path;
+
+use file_system::{Crash, Fault, FaultEffect, FileOperation, FileSystem, Simulation};
 use lsm_facade::{Database, Durability, Error};
 
 use crate::check::state_of;
@@ -84,6 +86,28 @@ fn a_crash_while_a_flush_frees_many_segments_loses_nothing() {
             assert_eq!(state_of(&small(&crashed))["a"].len(), 100, "{crash:?} at {event}");
         }
     }
+}
+
+/// L3: a clean close claims the log's end, so that damage there is told though no later record carries a claim.
+#[test]
+fn damage_to_the_last_record_of_a_closed_log_is_told() {
+    let simulation = Simulation::new(1);
+    let database = small(&simulation);
+    let keyspace = database.keyspace("a").unwrap();
+    for key in 0..4_u32 {
+        keyspace.with_durability(Durability::Buffered).insert(key.to_be_bytes(), [7; 100]).unwrap();
+    }
+    database.close().unwrap();
+    let (files, log) = (&simulation.files, Path::new(DIR).join("log"));
+    let last = files.read_dir(&log).unwrap().into_iter().find_map(|entry| {
+        let path = log.join(entry.name);
+        let bytes = files.read(&path, 1 << 20).unwrap();
+        bytes.windows(50).rposition(|window| window == [7; 50]).map(|at| (path, at as u64))
+    });
+    let (path, at) = last.expect("the log holds the last value");
+    files.corrupt(&path, at, |byte| byte ^ 1).unwrap();
+    let opened = Database::builder(DIR).environment(simulation.environment()).background_threads(0).open();
+    assert!(matches!(opened, Err(Error::Corrupt { .. })), "{opened:?}");
 }
 
 fn after(crash: Crash, simulation: &Simulation) -> Simulation {
