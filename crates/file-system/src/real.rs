@@ -31,14 +31,45 @@ use crate::{
 
 /// The file system of the operating system.
 ///
-/// Holds no state of its own: two values are as good as one. Every method may be called from any thread.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RealFileSystem;
+/// Holds nothing but the modes of what it creates. Every method may be called from any thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RealFileSystem {
+    modes: Modes,
+}
+
+/// Who may do what with a new file or directory, as Unix writes it. Nothing elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "other systems inherit rights from the directory"))]
+struct Modes {
+    file: u32,
+    dir: u32,
+}
 
 impl RealFileSystem {
-    /// The operating system's file system.
+    /// The operating system's file system. What it creates is its owner's alone: files 0600, directories 0700.
     pub const fn new() -> Self {
-        Self
+        Self { modes: Modes { file: 0o600, dir: 0o700 } }
+    }
+
+    /// The same with other modes for new files and directories, such as 0640 and 0750 for a group that reads. The process's
+    /// mask takes away from them. Only the nine lowest bits count; the owner always reads and writes. Without effect where
+    /// there are no such modes.
+    ///
+    /// ```
+    /// use file_system::{Environment, RealFileSystem};
+    ///
+    /// let mut environment = Environment::real();
+    /// environment.files = std::sync::Arc::new(RealFileSystem::new().with_modes(0o640, 0o750));
+    /// ```
+    #[must_use]
+    pub const fn with_modes(self, file: u32, dir: u32) -> Self {
+        Self { modes: Modes { file: file & 0o777 | 0o600, dir: dir & 0o777 | 0o700 } }
+    }
+}
+
+impl Default for RealFileSystem {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -51,7 +82,7 @@ impl FileSystem for RealFileSystem {
     fn create_dir(&self, path: &Path) -> Result<(), FileError> {
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, self.modes.dir);
         match builder.create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             result => result.map_err(failed(FileOperation::Create, path)),
@@ -63,11 +94,11 @@ impl FileSystem for RealFileSystem {
     }
 
     fn create_temporary(&self, dir: &Path) -> Result<Box<dyn TemporaryFile>, FileError> {
-        Ok(Box::new(temporary_file::RealTemporaryFile::create(dir)?))
+        Ok(Box::new(temporary_file::RealTemporaryFile::create(dir, self.modes)?))
     }
 
     fn create_log(&self, path: &Path, bytes: u64, way: LogFileWay) -> Result<Arc<dyn LogFile>, FileError> {
-        Ok(Arc::new(log_file::RealLogFile::create(path, bytes, way)?))
+        Ok(Arc::new(log_file::RealLogFile::create(path, bytes, way, self.modes)?))
     }
 
     fn open_log(&self, path: &Path, way: LogFileWay) -> Result<Arc<dyn LogFile>, FileError> {
@@ -120,7 +151,7 @@ impl FileSystem for RealFileSystem {
     }
 
     fn lock_dir(&self, dir: &Path) -> Result<Box<dyn DirectoryLock>, FileError> {
-        Ok(Box::new(directory_lock::RealDirectoryLock::acquire(dir)?))
+        Ok(Box::new(directory_lock::RealDirectoryLock::acquire(dir, self.modes)?))
     }
 
     fn exists(&self, path: &Path) -> Result<bool, FileError> {
@@ -128,12 +159,14 @@ impl FileSystem for RealFileSystem {
     }
 }
 
-/// Options that open or create a file for its owner alone.
-fn owner_only() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
+impl Modes {
+    /// Options that open a file, or create it with its mode.
+    fn open_options(self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, self.file);
+        options
+    }
 }
 
 /// The length of an open regular file; anything else (a directory, a pipe) is refused.

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::failed;
+use super::{Modes, failed};
 use crate::traits::{LOCK_INFO_NAME, LOCK_NAME};
 use crate::{DirectoryLock, FileError, FileOperation};
 
@@ -50,12 +50,13 @@ pub(super) struct RealDirectoryLock {
 impl DirectoryLock for RealDirectoryLock {}
 
 impl RealDirectoryLock {
-    pub(super) fn acquire(dir: &Path) -> Result<Self, FileError> {
+    pub(super) fn acquire(dir: &Path, modes: Modes) -> Result<Self, FileError> {
         let path = dir.join(LOCK_NAME);
         let canonical = dir.canonicalize().map_err(failed(FileOperation::Lock, &path))?;
         let held = HeldHere::enter(canonical).ok_or_else(|| taken(&path, "this process holds it already".into()))?;
         // Never truncated, never removed: a lock on a file that another opener could replace excludes nobody.
-        let file = super::owner_only()
+        let file = modes
+            .open_options()
             .read(true)
             .write(true)
             .create(true)
@@ -67,7 +68,7 @@ impl RealDirectoryLock {
             Err(TryLockError::WouldBlock) => return Err(taken(&path, holder(dir))),
             Err(TryLockError::Error(source)) => return Err(FileError::new(FileOperation::Lock, &path, source)),
         }
-        name_holder(&dir.join(LOCK_INFO_NAME));
+        name_holder(&dir.join(LOCK_INFO_NAME), modes);
         Ok(Self { _file: file, _held: held })
     }
 }
@@ -91,8 +92,9 @@ fn holder(dir: &Path) -> String {
 
 /// Writes our process id beside the lock. Only a courtesy: on a full disk it fails and the lock stands, without a stale
 /// name where that can be helped.
-fn name_holder(path: &Path) {
-    let written = super::owner_only()
+fn name_holder(path: &Path, modes: Modes) {
+    let written = modes
+        .open_options()
         .write(true)
         .create(true)
         .truncate(true)

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::{failed, system};
+use super::{Modes, failed, system};
 use crate::{FileError, FileOperation, LogFile, LogFileWay};
 
 /// A segment open for stores.
@@ -28,8 +28,9 @@ pub(super) struct RealLogFile {
 }
 
 impl RealLogFile {
-    pub(super) fn create(path: &Path, bytes: u64, way: LogFileWay) -> Result<Self, FileError> {
-        let file = super::owner_only()
+    pub(super) fn create(path: &Path, bytes: u64, way: LogFileWay, modes: Modes) -> Result<Self, FileError> {
+        let file = modes
+            .open_options()
             .read(true)
             .write(true)
             .create_new(true)
@@ -46,7 +47,8 @@ impl RealLogFile {
     }
 
     pub(super) fn open(path: &Path, way: LogFileWay) -> Result<Self, FileError> {
-        let file = super::owner_only().read(true).write(true).open(path).map_err(failed(FileOperation::Open, path))?;
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).open(path).map_err(failed(FileOperation::Open, path))?;
         let len = super::regular_file_len(&file).map_err(failed(FileOperation::Open, path))?;
         // A copy made by a tool may have holes; a mapped store into one could meet a full disk.
         system::allocate(&file, len).map_err(failed(FileOperation::Allocate, path))?;

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use super::failed;
+use super::{Modes, failed};
 use crate::traits::TEMPORARY_PREFIX;
 use crate::{FileError, FileOperation, TemporaryFile};
 
-/// A file that is removed when dropped, unless persisted. Created for its owner alone.
+/// A file that is removed when dropped, unless persisted.
 #[derive(Debug)]
 pub(super) struct RealTemporaryFile {
     file: NamedTempFile,
@@ -17,12 +17,14 @@ pub(super) struct RealTemporaryFile {
 }
 
 impl RealTemporaryFile {
-    pub(super) fn create(dir: &Path) -> Result<Self, FileError> {
-        let file = tempfile::Builder::new()
-            .prefix(TEMPORARY_PREFIX)
-            .rand_bytes(12)
-            .tempfile_in(dir)
-            .map_err(failed(FileOperation::Create, dir))?;
+    pub(super) fn create(dir: &Path, modes: Modes) -> Result<Self, FileError> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(TEMPORARY_PREFIX).rand_bytes(12);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(modes.file));
+        #[cfg(not(unix))]
+        let _ = modes;
+        let file = builder.tempfile_in(dir).map_err(failed(FileOperation::Create, dir))?;
         Ok(Self { file, len: 0 })
     }
 }
