@@ -11,7 +11,7 @@ use lsm_facade::Database;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let count: u32 = arguments.first().map_or(1_000_000, |text| text.parse().expect("a number of rows"));
+    let count: u32 = arguments.first().map_or(100_000, |text| text.parse().expect("a number of rows"));
     if let [_, dir, end] = &arguments[..] {
         if end == "open" {
             let begun = Instant::now();

@@ -526,6 +526,10 @@ impl Core {
             pipeline.fail(Arc::new(cause.clone()));
         }
         self.parts.obsolete.freeze();
+        // P9: no job runs any more whose end would tell those who wait.
+        if let Some(scheduler) = self.scheduler() {
+            scheduler.notify();
+        }
         cause
     }
 

@@ -222,7 +222,11 @@ impl Database {
     /// # Errors
     /// [`Error::Failed`]: the outcome is unknown and the database takes no writes until it is reopened (P8).
     pub fn persist(&self) -> Result<()> {
-        self.core().writable()?.persist().map_err(Error::failed)
+        self.core().writable()?.persist().map_err(|cause| {
+            // P9: nobody who waits for a job learns of it otherwise.
+            self.core().notify();
+            Error::failed(cause)
+        })
     }
 
     /// [`Keyspace::flush`] for every keyspace.

@@ -223,6 +223,10 @@ impl Drop for PreparingClaim<'_> {
 impl Core {
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
         if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
+            // P9: who began to wait before it failed is told once, by whoever looks first.
+            if std::mem::take(&mut lock(&self.jobs).was_busy) {
+                self.notify();
+            }
             return Ok(false);
         }
         let ran = self.guarded(|| Ok(self.run_most_pressing(cancel))).unwrap_or_else(|error| Err((Task::Log, error)));
@@ -242,9 +246,13 @@ impl Core {
     }
 
     fn run_most_pressing(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
-        if self.prepare_log().map_err(|error| (Task::Log, error))? {
-            return Ok(true);
-        }
+        let log_failed = match self.prepare_log() {
+            Ok(true) => return Ok(true),
+            Ok(false) => None,
+            // P8: the disk is full, and the jobs below may be what makes room.
+            Err(error) if error.is_retryable() => Some(error),
+            Err(error) => return Err((Task::Log, error)),
+        };
         loop {
             if self.finish_next_operation()? || self.flush_next(cancel)? || self.compact_next(cancel)? {
                 return Ok(true);
@@ -254,7 +262,7 @@ impl Core {
                 return Ok(true);
             }
             if !lock(&self.jobs).release_held_back() {
-                return Ok(false);
+                return log_failed.map_or(Ok(false), |error| Err((Task::Log, error)));
             }
         }
     }

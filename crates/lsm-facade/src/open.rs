@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use commit_pipeline::{Pipeline, PipelineOptions};
 use compaction::Scheduler;
+use file_system::Environment;
 use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
 use lock_meter::Mutex;
 use manifest::{Change, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry};
@@ -46,21 +47,41 @@ pub(crate) fn open(path: &Path, options: DatabaseOptions) -> Result<Arc<Core>> {
     if options.create_if_missing && !options.read_only {
         create_directory(&*files, path)?;
     }
-    let directory_lock = if options.read_only {
-        None
-    } else if files.exists(path)? {
-        Some(files.lock_dir(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::WouldBlock => Error::Locked { path: path.to_owned(), source: Arc::new(source) },
-            _ => Error::from_file(source),
-        })?)
-    } else {
+    if options.read_only {
+        return open_beside_a_writer(path, &options);
+    }
+    if !files.exists(path)? {
         return Err(Error::NotFound { path: path.to_owned() });
-    };
+    }
+    let directory_lock = files.lock_dir(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Locked { path: path.to_owned(), source: Arc::new(source) },
+        _ => Error::from_file(source),
+    })?;
     let (manifest, created) = open_manifest(path, &options)?;
-    let parts = Parts::new(path, options, manifest);
-    let core = if parts.options.read_only { open_for_reading(parts)? } else { open_for_writing(parts, created)? };
-    *lock(&core.directory_lock) = directory_lock;
+    let core = open_for_writing(Parts::new(path, options, manifest), created)?;
+    *lock(&core.directory_lock) = Some(directory_lock);
     Ok(core)
+}
+
+/// Opens for reading. A writer may commit edits meanwhile, remove what the manifest named when it was read, or begin a log
+/// that it did not name: then it is read again (M5).
+fn open_beside_a_writer(path: &Path, options: &DatabaseOptions) -> Result<Arc<Core>> {
+    /// A writer that commits during each of so many attempts is not what is wrong.
+    const ATTEMPTS: u32 = 16;
+    let read = || open_manifest(path, options).map(|(manifest, _)| manifest);
+    let mut manifest = read()?;
+    for _ in 1..ATTEMPTS {
+        let seen = manifest.current().generation;
+        let error = match open_for_reading(Parts::new(path, options.clone(), manifest)) {
+            Ok(core) => return Ok(core),
+            Err(error) => error,
+        };
+        manifest = read()?;
+        if manifest.current().generation == seen {
+            return Err(error);
+        }
+    }
+    open_for_reading(Parts::new(path, options.clone(), manifest))
 }
 
 /// Makes the database's directory, durable in its parent (M6).
@@ -138,6 +159,7 @@ impl RecoveredKeyspace {
 fn replay(parts: &Parts) -> Result<Recovered> {
     let manifest = parts.manifest.current();
     if manifest.log_floor == LogFloor::default() {
+        check_no_log(&parts.environment, &parts.paths.log_dir(), &manifest)?;
         return without_log(parts);
     }
     let mut keyspaces = keyspaces_of(parts, &manifest)?;
@@ -464,6 +486,18 @@ impl RecoveredKeyspace {
     }
 }
 
+/// M6: where the manifest names no log there must be none with records, beside what a log that has ended left behind.
+/// Otherwise the edit that named it is gone.
+pub(crate) fn check_no_log(environment: &Environment, dir: &Path, manifest: &Manifest) -> Result<()> {
+    match write_ahead_log::holds_records(environment, dir, manifest.next_segment_id)? {
+        None => Ok(()),
+        Some(path) => {
+            let what = format!("{}: holds records, expected none: the manifest names no log", path.display());
+            Err(Error::corrupt(RecordError { what }))
+        }
+    }
+}
+
 /// What there is without a log: it has ended, or none was begun yet.
 fn without_log(parts: &Parts) -> Result<Recovered> {
     let manifest = parts.manifest.current();
@@ -583,14 +617,17 @@ fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     if !planted_faults::planted("facade-close-vouches-for-nothing") {
         changes.push(Change::RaiseClaim(claim(end)));
     }
-    if !needed {
+    // M6: a database without a table and without a log would look as if there never was one, should its manifest go.
+    let has_tables = core.manifest.current().keyspaces.values().any(|state| state.tables().next().is_some());
+    let ends = !needed && has_tables;
+    if ends {
         changes.push(Change::EndLog);
     }
     changes.push(Change::RaiseLastSeqno(pipeline.next_seqno().before()));
     changes.push(Change::SetClosedCleanly(true));
     core.tidy_up();
     core.commit_edit(Edit { changes }).map_err(EditError::into_error)?;
-    if !needed && let Err(error) = log.remove(tail) {
+    if ends && let Err(error) = log.remove(tail) {
         tracing::warn!(%error, "a segment of a log that has ended stays behind until the next opening");
     }
     // What that replaced: once it is durable nothing needs it, and the next opening removes what stays.

@@ -134,6 +134,9 @@ pub(crate) fn find_out(environment: &Environment, path: &Path) -> Result<Finding
         (None, None) => search.names_from_damaged_text(global.as_deref().unwrap_or_default()),
     };
     let floor = match &manifest {
+        Some(manifest) if manifest.log_floor == LogFloor::default() => {
+            search.unnamed_log(manifest, &segments)?.unwrap_or_default()
+        }
         Some(manifest) => manifest.log_floor,
         None => segments
             .values()
@@ -225,6 +228,24 @@ impl Search<'_> {
         sstable_format::verify(&reader)?;
         let properties = reader.properties().clone();
         Ok(Candidate { properties, bytes: expected.bytes, checksum: checksum(self.files, &path)? })
+    }
+
+    /// Where a log with records begins that the manifest does not name: the edit that named it is gone.
+    fn unnamed_log(
+        &mut self,
+        manifest: &Manifest,
+        segments: &BTreeMap<SegmentId, SegmentName>,
+    ) -> Result<Option<LogFloor>> {
+        let dir = self.paths.log_dir();
+        let Some(path) = write_ahead_log::holds_records(self.environment, &dir, manifest.next_segment_id)? else {
+            return Ok(None);
+        };
+        let first = segments.values().find(|name| self.paths.segment(name.id) == path);
+        if let Some(name) = first {
+            self.notes.push(format!("{}: a log that the manifest does not name, taken as its log", path.display()));
+            return Ok(Some(LogFloor { segment: name.id, salt: name.salt }));
+        }
+        Ok(None)
     }
 
     /// Every segment with its database, and why the others cannot be read.

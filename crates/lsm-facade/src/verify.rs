@@ -254,7 +254,12 @@ impl Check<'_> {
     fn log(&mut self) -> Result<()> {
         let LogFloor { segment, salt } = self.manifest.log_floor;
         if self.manifest.log_floor == LogFloor::default() {
-            return Ok(()); // Closed with nothing left in it, or created and interrupted before there was one.
+            // Closed with nothing left in it, or created and interrupted before there was one.
+            return self.report.note_if_damage(crate::open::check_no_log(
+                self.environment,
+                &self.paths.log_dir(),
+                self.manifest,
+            ));
         }
         let claim = LogPosition { segment: self.manifest.claim.segment, offset: self.manifest.claim.offset };
         let mut entries = 0_u64;

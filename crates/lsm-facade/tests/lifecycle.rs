@@ -520,6 +520,22 @@ fn a_log_with_nothing_in_it_ends_with_the_database() {
     }
 }
 
+/// P8: while no segment can be had, flushes and compactions go on: what they free may be what is lacking.
+#[test]
+fn a_log_that_cannot_grow_keeps_nothing_from_making_room() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    simulation.files.inject(Fault::on(FileOperation::Allocate).path_contains("log").effect(FaultEffect::NoSpace));
+    for number in 0..20 {
+        keyspace.insert(key(number), value(number)).unwrap();
+    }
+    keyspace.flush().unwrap();
+    assert!(database.stats().flushes > 0);
+    keyspace.compact().unwrap();
+    assert_eq!(keyspace.iter().count(), 20);
+}
+
 /// P7: what was written before `persist` or with `Synced` survives a power cut, and what was not is lost as a suffix.
 #[test]
 fn persisted_writes_survive_a_power_cut() {

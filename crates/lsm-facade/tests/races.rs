@@ -330,7 +330,8 @@ fn a_compaction_ends_although_writing_and_compacting_go_on() {
         for writer in 0..2 {
             let (keyspace, calls) = (&keyspace, &calls);
             scope.spawn(move || {
-                for number in (0..).take_while(|_| calls.load(Ordering::Relaxed) < 40) {
+                // Something is written however soon the calls return.
+                for number in (0..).take_while(|number| *number < 200 || calls.load(Ordering::Relaxed) < 40) {
                     keyspace.insert(format!("{writer} {:03}", number % 500), "x".repeat(100)).unwrap();
                 }
             });

@@ -349,3 +349,38 @@ fn a_whole_database_is_repaired_into_itself() {
         assert!(salvaged.lost.is_empty() && salvaged.log_lost.is_empty(), "{salvaged:?}");
     }
 }
+
+/// M6, M2: an older manifest, of a close that had left no log, stands beside a log with records: nobody takes the records
+/// for leftovers. Opening, reading and verifying say so, and repair takes them in.
+#[test]
+fn a_log_that_the_manifest_does_not_name_is_not_forgotten() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).open().unwrap();
+    fill(&database);
+    for name in database.list_keyspaces() {
+        common::keyspace(&database, &name).flush().unwrap();
+    }
+    database.close().unwrap();
+    let path = Path::new(DB).join("global.json");
+    let closed = simulation.files.read(&path, 1 << 20).unwrap();
+    drop(database);
+    let database = builder(&simulation).open().unwrap();
+    common::keyspace(&database, "left").insert("written", "later").unwrap();
+    let oracle = by_key(contents(&database));
+    let simulation = killed(&simulation.files, 2);
+    drop(database);
+    put_file(&*simulation.files, &path, &closed);
+
+    let named = |error: &str| assert!(error.contains(".wal"), "{error} names no segment");
+    let before = listing(&*simulation.files, Path::new(DB));
+    named(&builder(&simulation).open().unwrap_err().to_string());
+    named(&builder(&simulation).read_only(true).open().unwrap_err().to_string());
+    let report = builder(&simulation).verify().unwrap();
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    named(&report.damage[0].to_string());
+    common::assert_unchanged(&before, &listing(&*simulation.files, Path::new(DB)), "looking changes nothing");
+
+    let report = builder(&simulation).repair().unwrap();
+    assert!(report.notes.iter().any(|note| note.contains(".wal")), "{report:?}");
+    assert!(by_key(contents(&builder(&simulation).open().unwrap())) == oracle);
+}

@@ -65,8 +65,9 @@ fn go_down<S>(input: &PickInput<'_, S>, range: KeyRange<'_>, level: Level) -> Op
     if let [run] = runs
         && level > Level::ZERO
     {
-        // One run: any part of it may go alone, so a step takes no more than a job should.
-        for table in run.tables().iter().filter(|table| range.overlaps(table)) {
+        // One run: any part of it may go alone, so a step takes no more than a job should, and nothing that nobody asked
+        // for: newer tables with smaller keys, which others bring on and on, would keep it from ever getting further.
+        for table in run.tables().iter().filter(|table| range.wants(table)) {
             let is_first = draft.tables.is_empty();
             if !is_first && draft.bytes() + table.entry.bytes > input.options.merge_bytes_max / 4 {
                 break;

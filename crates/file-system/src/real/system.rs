@@ -171,8 +171,12 @@ mod unix {
                     Err(_) => return None,
                 };
                 let end = if ranges.len() + 1 < PIECES_MAX { seek(start, libc::SEEK_HOLE).ok()?.min(len) } else { len };
-                if start >= end {
+                if start >= len {
                     break;
+                }
+                if end <= start {
+                    // What made it look written, a page read ahead, has just gone: the answer is of no use.
+                    return None;
                 }
                 ranges.push(start..end);
                 from = end;
