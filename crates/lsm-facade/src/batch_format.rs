@@ -234,10 +234,8 @@ impl BatchReference {
             return Err(BatchError::Truncated { at: 0, expected: REFERENCE_HEADER_BYTES, len: payload.len() });
         };
         let [count @ .., _, _, _, _, _, _, _, _, _, _, _, _] = *header;
-        let [_, _, _, _, reserved, _, _, _, entries @ ..] = *header;
-        if reserved != 0 {
-            return Err(BatchError::Reserved { at: 4, found: reserved });
-        }
+        let [_, _, _, _, _, _, _, _, entries @ ..] = *header;
+        check_reserved(payload, 4)?;
         let (count, entries) = (u32::from_le_bytes(count) as usize, u64::from_le_bytes(entries));
         let (parts, rest) = payload[REFERENCE_HEADER_BYTES..].as_chunks::<PART_BYTES>();
         if parts.len() < count {
@@ -247,6 +245,9 @@ impl BatchReference {
         if parts.len() > count || !rest.is_empty() {
             let at = REFERENCE_HEADER_BYTES + count * PART_BYTES;
             return Err(BatchError::TrailingBytes { at, found: payload.len() - at });
+        }
+        for part in 0..count {
+            check_reserved(payload, REFERENCE_HEADER_BYTES + part * PART_BYTES + 4)?;
         }
         let u32_at = |part: &[u8; PART_BYTES], at: usize| {
             u32::from_le_bytes([part[at], part[at + 1], part[at + 2], part[at + 3]])
@@ -260,6 +261,15 @@ impl BatchReference {
             checksum: u64_at(part, 24),
         });
         Ok(Self { entries, parts: parts.collect() })
+    }
+}
+
+/// Checks that the four bytes at `at` are zero.
+fn check_reserved(payload: &[u8], at: usize) -> Result<(), BatchError> {
+    let bytes = payload.get(at..at + 4).unwrap_or_default();
+    match bytes.iter().zip(at..).find(|(byte, _)| **byte != 0) {
+        Some((&found, at)) => Err(BatchError::Reserved { at, found }),
+        None => Ok(()),
     }
 }
 
@@ -322,6 +332,18 @@ mod tests {
         longer.push(0);
         let read: Result<Vec<_>, _> = decode(&longer).unwrap().collect();
         assert!(matches!(read, Err(BatchError::TrailingBytes { .. })), "{read:?}");
+    }
+
+    /// P11: each reserved byte of a reference, in its header and in its parts, is zero or an error.
+    #[test]
+    fn a_reserved_byte_of_a_reference_that_is_not_zero_is_an_error() {
+        let part = |id| BatchPart { keyspace: KeyspaceId(id), table: TableId(9), bytes: 4096, checksum: 7 };
+        let payload = BatchReference { entries: 3, parts: vec![part(1), part(2)] }.encode();
+        for at in [4..8, 20..24, 52..56].into_iter().flatten() {
+            let mut changed = payload.clone();
+            changed[at] = 8;
+            assert_eq!(BatchReference::decode(&changed), Err(BatchError::Reserved { at, found: 8 }));
+        }
     }
 
     #[test]
