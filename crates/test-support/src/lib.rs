@@ -54,7 +54,7 @@
 //! ```
 //!
 //! Reading order: [`script`] (the format), [`golden`] (files), [`diff`], [`rng`] (seeds), [`generate`] (keys, values,
-//! ranges), [`model`] (what the engine must answer).
+//! ranges), [`model`] (what the engine must answer), [`twin`] (fuzz harnesses on stable).
 
 #![forbid(unsafe_code)]
 
@@ -64,9 +64,11 @@ pub mod golden;
 pub mod model;
 pub mod rng;
 pub mod script;
+pub mod twin;
 
 pub use generate::{KeyGenerator, KeyRange, ValueGenerator};
 pub use golden::{UPDATE_VARIABLE, run_scripts};
 pub use model::ReferenceModel;
 pub use rng::{Rng, SEED_VARIABLE, for_each_seed};
 pub use script::{Command, Fixture, unescape};
+pub use twin::fuzz_twin;

@@ -53,6 +53,8 @@
 
 pub mod claim;
 pub mod error;
+#[cfg(any(all(test, not(loom)), fuzzing))]
+pub mod fuzzing;
 pub mod inspect;
 pub mod log;
 pub mod options;

@@ -27,7 +27,7 @@ use internal_key::{SegmentId, SeqNo};
 
 use crate::position::segment_path;
 use crate::reader::{ScanError, SegmentReader, list_segments, read_segment_header};
-use crate::record::{RecordHeader, RecordKind, crc32, decode_seal};
+use crate::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, crc32, decode_seal};
 use crate::segment::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::{LogPosition, SegmentName};
 
@@ -499,7 +499,11 @@ where
                 }
                 Ok(None) => break,
                 Err(ScanError::Io(error)) => return Err(error.into()),
-                Err(ScanError::UnknownKind { at: there, .. }) if self.salvage => at = there + 1,
+                // How long it is is not known; that it was cut is told all the same.
+                Err(ScanError::UnknownKind { at: there, .. }) if self.salvage => {
+                    trace_end = trace_end.max(there + RECORD_HEADER_BYTES as u64);
+                    at = there + 1;
+                }
                 // What it claims is not known, so nothing can be cut before it.
                 Err(ScanError::UnknownKind { at, found }) => {
                     return Err(ReplayError::UnknownKind { path: reader.path().to_owned(), at, found });
@@ -617,7 +621,7 @@ where
 /// What stands at a place where no header does.
 fn fault_at(reader: &mut SegmentReader, at: u64) -> Result<RecordFault, ReplayError> {
     let salt = reader.header.name.salt.to_le_bytes();
-    let bytes = reader.bytes(at, crate::RECORD_HEADER_BYTES as u64)?;
+    let bytes = reader.bytes(at, RECORD_HEADER_BYTES as u64)?;
     let Some((header, _)) = bytes.split_first_chunk::<{ crate::RECORD_HEADER_BYTES }>() else {
         return Ok(RecordFault::SegmentEnd);
     };
