@@ -4,6 +4,7 @@
 //!   cargo xtask ci ─▶ fmt ─▶ tidy ─▶ clippy ─▶ test ─▶ examples ─▶ doc ─▶ loom ─▶ model
 //!                  ─▶ crash ─▶ kill ─▶ damage ─▶ main-job ─▶ page ─▶ counts ─▶ mutants
 //!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, damage --trials N,
+//!                     fuzz --secs N,
 //!                     mutants --only NAME, bench, audit-get, profile WORKLOAD
 //! ```
 //!
@@ -17,6 +18,7 @@ mod checks;
 mod ci;
 mod crash;
 mod damage;
+mod fuzz;
 mod golden;
 mod kill;
 mod loom;
@@ -71,6 +73,8 @@ enum Verb {
     Stress(stress::Options),
     /// Damages any file of a database, and opens, reads and verifies it
     Damage(damage::Options),
+    /// Drives every decoder by coverage on a nightly compiler, as long as one likes
+    Fuzz(fuzz::Options),
     /// Runs the main job on real input: once whole, and once killed in the middle and taken up again
     MainJob,
     /// Plants each fault of the registry and demands that its test fails
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Verb::Kill(options) => kill::run(&options),
         Verb::Stress(options) => stress::run(&options),
         Verb::Damage(options) => damage::run(&options),
+        Verb::Fuzz(options) => fuzz::run_targets(&options),
         Verb::MainJob => main_job::main_job(),
         Verb::Mutants(options) => mutants::run(&options),
         Verb::Bench(options) => bench::run(&options),

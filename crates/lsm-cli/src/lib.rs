@@ -27,6 +27,8 @@
 //! Reading order: [`rows`] (input formats), `text` (keys and values as text), `failure` (exit codes), then `verbs`.
 
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod rows;
 mod text;
 mod verbs;

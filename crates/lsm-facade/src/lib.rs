@@ -34,6 +34,8 @@ pub mod batch_format;
 mod core;
 mod database;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod iterator;
 mod jobs;
 mod keyspace;

@@ -27,9 +27,9 @@ use crate::{AddedTable, Change, DecodeError, Edit, Place, global};
 /// No edit file longer than this is written or read.
 pub const EDIT_FILE_BYTES_MAX: u64 = 256 << 20;
 
-const LINE_TRAILER_START: &[u8] = b", \"xxh3\": \"";
-const LINE_TRAILER_END: &[u8] = b"\"}\n";
-const LINE_TRAILER_BYTES: usize = LINE_TRAILER_START.len() + 16 + LINE_TRAILER_END.len();
+pub(crate) const LINE_TRAILER_START: &[u8] = b", \"xxh3\": \"";
+pub(crate) const LINE_TRAILER_END: &[u8] = b"\"}\n";
+pub(crate) const LINE_TRAILER_BYTES: usize = LINE_TRAILER_START.len() + 16 + LINE_TRAILER_END.len();
 
 /// Where the chain of lines stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,10 +48,10 @@ pub const FORMAT_VERSION: u64 = 1;
 pub const GLOBAL_BYTES_MAX: u64 = 4 << 30;
 
 const FORMAT_NAME: &str = "lsm-global";
-const TRAILER_START: &[u8] = b"  \"checksum\": \"";
-const TRAILER_END: &[u8] = b"\"\n}\n";
+pub(crate) const TRAILER_START: &[u8] = b"  \"checksum\": \"";
+pub(crate) const TRAILER_END: &[u8] = b"\"\n}\n";
 /// Bytes of the trailer. On disk since format 1, and the same in every later one.
-const TRAILER_BYTES: usize = 35;
+pub(crate) const TRAILER_BYTES: usize = 35;
 const _: () = assert!(TRAILER_BYTES == TRAILER_START.len() + 16 + TRAILER_END.len());
 
 /// What a reader means to do, which decides what feature bits it may pass over.

@@ -47,6 +47,8 @@ pub mod commit;
 pub mod edit;
 pub mod edit_file;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod global;
 mod json;
 pub mod level;

@@ -75,6 +75,8 @@ pub mod error;
 mod filter;
 pub mod footer;
 mod frame;
+#[cfg(any(all(test, not(loom)), fuzzing))]
+pub mod fuzzing;
 mod index;
 pub mod inspect;
 mod large;
