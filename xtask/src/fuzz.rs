@@ -41,6 +41,10 @@ pub(crate) fn run_targets(options: &Options) -> Outcome {
         targets = vec![only.clone()];
     }
     need_tools()?;
+    // Apart from the runs, so that one sees it build: some minutes the first time.
+    for target in &targets {
+        run(rustup_cargo(&["+nightly", "fuzz", "build", target]))?;
+    }
     let mut failed = Vec::new();
     let mut rows = Vec::new();
     for target in targets {
