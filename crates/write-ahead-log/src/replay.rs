@@ -353,6 +353,8 @@ struct Beyond {
     claim: LogPosition,
     cut_bytes: u64,
     later: Vec<SegmentName>,
+    /// Segments that salvage could not read.
+    unreadable: Vec<Skipped>,
 }
 
 impl<F> Run<'_, F>
@@ -400,6 +402,7 @@ where
                     if here >= claim || planted_faults::planted("log-claim-ignored-at-a-bad-record") {
                         self.report.cut_bytes = beyond.cut_bytes;
                         self.report.later = beyond.later;
+                        self.report.skipped.extend(beyond.unreadable);
                         return Ok(None);
                     }
                     let cause = ReplayError::Corrupt { path: reader.path().to_owned(), at, fault, claim };
@@ -465,7 +468,8 @@ where
 
     /// Scans this segment behind `at` if `here`, and all later ones, for headers (L3).
     fn scan_beyond(&mut self, reader: &mut SegmentReader, at: u64, here: bool) -> Result<Beyond, ReplayError> {
-        let mut beyond = Beyond { claim: LogPosition::default(), cut_bytes: 0, later: Vec::new() };
+        let mut beyond =
+            Beyond { claim: LogPosition::default(), cut_bytes: 0, later: Vec::new(), unreadable: Vec::new() };
         if here {
             self.scan_segment(reader, at, &mut beyond)?;
         }
@@ -478,8 +482,11 @@ where
                     self.scan_segment(&mut reader, SEGMENT_HEADER_BYTES as u64, &mut beyond)?;
                 }
                 Ok(None) => {}
-                // Salvage takes what it can read; `skip_to_segment_after` reports the file if the log goes on behind it.
-                Err(ReplayError::BadSegment { .. }) if self.salvage => {}
+                // Salvage takes what it can read. If the log ends here this is all that is said of the file; if it goes on,
+                // `next_readable` meets it again.
+                Err(cause @ ReplayError::BadSegment { .. }) if self.salvage => {
+                    beyond.unreadable.push(Skipped { from: LogPosition::new(id, 0), to: None, cause });
+                }
                 Err(error) => return Err(error),
             }
         }
