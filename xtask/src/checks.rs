@@ -26,13 +26,16 @@ pub(crate) fn test() -> Outcome {
 /// Builds every example and runs it without arguments; its output is shown only if it fails.
 pub(crate) fn examples() -> Outcome {
     let workspace = Workspace::load()?;
+    // All at once, with the features that the tests were built with: one by one most of the workspace is built anew for each.
+    let built = build_executables(cargo(&["build", "--quiet", "--workspace", "--examples"]))?;
     let mut ran = 0;
     for package in &workspace.packages {
         for (_, example) in package.targets.iter().filter(|(kind, _)| kind == "example") {
-            // Of the whole workspace at once Cargo would write examples of the same name over each other.
-            let built =
-                build_executables(cargo(&["build", "--quiet", "--package", &package.name, "--example", example]))?;
-            let (_, path) = built.iter().find(|(name, _)| name == example).ok_or("Cargo built no example")?;
+            let mut named = built.iter().filter(|(name, _)| name == example);
+            let (_, path) = named.next().ok_or("Cargo built no example")?;
+            if named.next().is_some() {
+                return Err(format!("two examples are called `{example}`, and Cargo writes one over the other"));
+            }
             let line = format!("cargo run -p {} --example {example}", package.name);
             let output = Command::new(path).current_dir(&package.dir).output();
             let output = output.map_err(|error| format!("`{line}` could not be started: {error}"))?;
