@@ -1,6 +1,6 @@
 //! `crash`: the database crashed at every event of random runs, and recovered.
 
-use crate::shell::{Outcome, Workspace, cargo, run_tests};
+use crate::shell::{Outcome, run_facade_test};
 
 /// How `crash` is run.
 #[derive(clap::Args)]
@@ -20,20 +20,7 @@ impl Options {
     }
 }
 
-/// The package and test that read `CRASH_SEEDS` and `CRASH_FIRST_SEED`.
-const PACKAGE: &str = "lsm-facade";
-const TEST: &str = "crash";
-
 /// Runs the crash test, optimised; it prints how many crash points it tried.
 pub(crate) fn run(options: &Options) -> Outcome {
-    let workspace = Workspace::load()?;
-    let target = ("test".to_string(), TEST.to_string());
-    if !workspace.package(PACKAGE).is_some_and(|package| package.targets.contains(&target)) {
-        return Err(format!("package {PACKAGE} has no test called `{TEST}`"));
-    }
-    let mut command = cargo(&["test", "--release", "--package", PACKAGE, "--test", TEST, "--", "--nocapture"]);
-    command.env("CRASH_SEEDS", options.seeds.to_string());
-    command.env("CRASH_FIRST_SEED", options.first_seed.to_string());
-    let count = run_tests(command, |_| true)?;
-    if count.passed == 0 { Err("no crash test ran".to_string()) } else { Ok(()) }
+    run_facade_test("crash", &[("CRASH_SEEDS", options.seeds), ("CRASH_FIRST_SEED", options.first_seed)])
 }

@@ -210,6 +210,25 @@ pub(crate) fn build_executables(mut command: Command) -> Outcome<Vec<(String, Pa
     Ok(executables)
 }
 
+/// Checks that `package` has an integration test called `test`: a name that is out of date would run nothing.
+pub(crate) fn expect_test(package: &str, test: &str) -> Outcome {
+    let target = ("test".to_string(), test.to_string());
+    if Workspace::load()?.package(package).is_some_and(|package| package.targets.contains(&target)) {
+        return Ok(());
+    }
+    Err(format!("package {package} has no test called `{test}`"))
+}
+
+/// Runs an integration test of the facade, optimised and with all that it prints; `variables` say how much of it.
+pub(crate) fn run_facade_test(test: &str, variables: &[(&str, u64)]) -> Outcome {
+    const PACKAGE: &str = "lsm-facade";
+    expect_test(PACKAGE, test)?;
+    let mut command = cargo(&["test", "--release", "--package", PACKAGE, "--test", test, "--", "--nocapture"]);
+    command.envs(variables.iter().map(|(name, value)| (name, value.to_string())));
+    let count = run_tests(command, |_| true)?;
+    if count.passed == 0 { Err(format!("no {test} test ran")) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

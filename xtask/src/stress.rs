@@ -1,7 +1,7 @@
 //! `stress`: many threads on one database, for as long as one likes.
 
 use crate::loom::quick_to_build;
-use crate::shell::{Outcome, Workspace, cargo, run_tests, with_rustflags};
+use crate::shell::{Outcome, Workspace, cargo, expect_test, run_tests, with_rustflags};
 
 /// How `stress` is run.
 #[derive(clap::Args)]
@@ -44,11 +44,8 @@ race:test::event::CompletedTest
 
 /// Runs the stress test, optimised; it prints what was done and fails if that was too little.
 pub(crate) fn run(options: &Options) -> Outcome {
+    expect_test(PACKAGE, TEST)?;
     let workspace = Workspace::load()?;
-    let target = ("test".to_string(), TEST.to_string());
-    if !workspace.package(PACKAGE).is_some_and(|package| package.targets.contains(&target)) {
-        return Err(format!("package {PACKAGE} has no test called `{TEST}`"));
-    }
     let mut command = match options.sanitizer {
         None => cargo(&["test", "--release"]),
         Some(_) => {
