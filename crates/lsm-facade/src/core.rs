@@ -70,8 +70,8 @@ pub(crate) struct KeyspaceShared {
     /// Set under the reservation lock by a drop. Relaxed everywhere: the lock orders it for writers, and a reader that
     /// sees it late reads as if it had come a little earlier.
     pub(crate) dropped: AtomicBool,
-    /// `PACE_FREE`, `PACE_QUEUE`, `PACE_WAIT`, or a delay in nanoseconds per KiB written (P10). Relaxed: advice, corrected at the next
-    /// change of the super version.
+    /// `PACE_FREE`, `PACE_QUEUE`, `PACE_WAIT`, or a delay in nanoseconds per KiB written (P10). Relaxed: advice, corrected
+    /// at the next change of the super version.
     pub(crate) pace: AtomicU64,
     /// Where writers at a hard limit wait for their turn (P9, P10).
     pub(crate) room: Turnstile,
