@@ -520,6 +520,39 @@ fn a_log_with_nothing_in_it_ends_with_the_database() {
     }
 }
 
+/// L5, M2, P6: a crash before and after every event of a close that ends the log, and of the opening that begins another.
+#[test]
+fn a_crash_while_a_log_ends_or_begins_anew_loses_nothing() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).open().unwrap();
+    fill(&database);
+    database.flush().unwrap();
+    database.wait_until_idle().unwrap();
+    let expected = contents(&database);
+    let began = simulation.files.event_count();
+    database.close().unwrap();
+    drop(database);
+    let closed = simulation.files.event_count();
+    drop(builder(&simulation).open().unwrap());
+    let ended = simulation.files.event_count();
+    assert!(began + 10 < closed && closed + 10 < ended, "{began}, {closed}, {ended}");
+    for event in began..=ended {
+        for (crash, seed) in [(Crash::Kill, 0), (Crash::PowerCut, 2 * event), (Crash::PowerCut, 2 * event + 1)] {
+            let crashed = Simulation::with_files(simulation.files.crash_image_at(event, crash, seed), seed);
+            let what = format!("{crash:?} after event {event}, seed {seed}");
+            let database = builder(&crashed).open().unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(contents(&database) == expected, "{what}");
+            let written = keyspace(&database, "left").with_durability(Durability::Synced);
+            written.insert("written", "later").unwrap();
+            // What it begins is whole: another power cut takes nothing.
+            let crashed = Simulation::with_files(crashed.files.crash_image(Crash::PowerCut, seed), seed);
+            drop(database);
+            let database = builder(&crashed).open().unwrap_or_else(|error| panic!("{what}, cut again: {error}"));
+            assert_eq!(keyspace(&database, "left").get("written").unwrap().unwrap(), b"later", "{what}");
+        }
+    }
+}
+
 /// P8: while no segment can be had, flushes and compactions go on: what they free may be what is lacking.
 #[test]
 fn a_log_that_cannot_grow_keeps_nothing_from_making_room() {
