@@ -626,9 +626,18 @@ fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     changes.push(Change::RaiseLastSeqno(pipeline.next_seqno().before()));
     changes.push(Change::SetClosedCleanly(true));
     core.tidy_up();
-    core.commit_edit(Edit { changes }).map_err(EditError::into_error)?;
-    if ends && let Err(error) = log.remove(tail) {
-        tracing::warn!(%error, "a segment of a log that has ended stays behind until the next opening");
+    let commit = || core.commit_edit(Edit { changes }).map_err(EditError::into_error);
+    let remove = || {
+        if ends && let Err(error) = log.remove(tail) {
+            tracing::warn!(%error, "a segment of a log that has ended stays behind until the next opening");
+        }
+    };
+    if planted_faults::planted("log-removed-before-its-end-is-durable") {
+        remove();
+        commit()?;
+    } else {
+        commit()?;
+        remove();
     }
     // What that replaced: once it is durable nothing needs it, and the next opening removes what stays.
     if let Err(error) = core.manifest.collect_obsolete() {

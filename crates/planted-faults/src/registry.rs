@@ -129,6 +129,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p write-ahead-log --test crash a_crash_while_resuming_is_recovered_from",
     },
     Fault {
+        name: "log-removed-before-its-end-is-durable",
+        breaks: "L5",
+        caught_by: "-p lsm-facade --test lifecycle a_crash_while_a_log_ends_or_begins_anew_loses_nothing",
+    },
+    Fault {
         name: "log-ended-while-it-is-needed",
         breaks: "L5",
         caught_by: "-p lsm-facade --test lifecycle a_log_with_nothing_in_it_ends_with_the_database",
