@@ -6,8 +6,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, lock};
 
 /// Why a database failed; shared by everyone who is told.
 pub type Cause = Arc<dyn Error + Send + Sync>;
@@ -25,7 +25,7 @@ impl Failure {
 
     /// Keeps `cause` if it is the first. The caller then wakes whoever waits.
     pub(crate) fn set(&self, cause: Cause) {
-        let mut first = lock(&self.cause);
+        let mut first = self.cause.lock();
         if first.is_none() {
             tracing::error!(%cause, "the database failed: writes are refused until it is reopened");
             *first = Some(cause);
@@ -46,7 +46,7 @@ impl Failure {
         if !self.is_set() {
             return None;
         }
-        lock(&self.cause).clone()
+        self.cause.lock().clone()
     }
 }
 

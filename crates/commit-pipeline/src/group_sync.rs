@@ -16,7 +16,7 @@
 
 use lock_meter::LockCosts;
 
-use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
+use crate::sync::{Condvar, Mutex, MutexGuard, wait};
 
 /// The rounds of syncing.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl GroupSync {
     ///
     /// `target` must be at or below `source.logged()`, so that any sync that begins from now on covers it.
     pub(crate) fn wait_through(&self, target: u64, source: &impl SyncSource) -> Result<(), SyncAbandoned> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let mut slept = false;
         loop {
             if source.durable() >= target {
@@ -99,7 +99,7 @@ impl GroupSync {
 
     /// How many syncs there were, and how many waiters they answered.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.syncs, state.synced)
     }
 
@@ -109,7 +109,7 @@ impl GroupSync {
 
     /// The log has released its claims: the next sync raises what is durable (L4).
     pub(crate) fn claims_released(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.held = false;
         state.releases += 1;
         drop(state);
@@ -118,7 +118,7 @@ impl GroupSync {
 
     /// Makes everyone look again: the database failed.
     pub(crate) fn wake_all(&self) {
-        drop(lock(&self.state));
+        drop(self.state.lock());
         self.rounds.iter().for_each(Condvar::notify_all);
     }
 
@@ -133,7 +133,7 @@ impl GroupSync {
         ending.succeeded = source.sync_through(through) == Ok(());
         ending.held = ending.succeeded && source.durable() < through;
         drop(ending);
-        lock(&self.state)
+        self.state.lock()
     }
 
     fn condvar(&self, round: u64) -> &Condvar {
@@ -152,7 +152,7 @@ struct RoundEnd<'a> {
 impl Drop for RoundEnd<'_> {
     fn drop(&mut self) {
         let round = {
-            let mut state = lock(&self.group.state);
+            let mut state = self.group.state.lock();
             state.syncing = None;
             state.round += 1;
             state.syncs += u64::from(self.succeeded);

@@ -22,7 +22,7 @@ use version_history::Frontier;
 
 use crate::failure::{Failure, SyncDied, WriterDied};
 use crate::group_sync::{GroupSync, SyncAbandoned, SyncSource};
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 use crate::{Cause, CloseError, CommitError, Journal, PublishQueue, ReserveError};
 
 /// What a commit survives.
@@ -179,13 +179,13 @@ impl<J: Journal> Pipeline<J> {
     /// Runs `step` under the reservation lock without writing a record: for sealing a memtable that is to be flushed (P4).
     /// `step` gets the sequence number that the next batch will begin with. The rules of `in_order` apply.
     pub fn with_order<R>(&self, step: impl FnOnce(SeqNo) -> R) -> R {
-        let order = lock(&self.order);
+        let order = self.order.lock();
         step(order.last.checked_add(1).unwrap_or(SeqNo::MAX))
     }
 
     /// Looks at the log's tail under the reservation lock, to see what the background should prepare. `None` once closed.
     pub fn with_tail<R>(&self, look: impl FnOnce(&J::Tail) -> R) -> Option<R> {
-        lock(&self.order).tail.as_ref().map(look)
+        self.order.lock().tail.as_ref().map(look)
     }
 
     /// The sequence number that the next batch will begin with.
@@ -258,7 +258,7 @@ impl<J: Journal> Pipeline<J> {
 
     /// How much went through.
     pub fn counts(&self) -> PipelineCounts {
-        let commits = lock(&self.order).next_ticket;
+        let commits = self.order.lock().next_ticket;
         let (syncs, synced) = self.sync.counts();
         PipelineCounts { commits, syncs, synced }
     }
@@ -280,13 +280,13 @@ impl<J: Journal> Pipeline<J> {
     /// - [`CloseError::Failed`] if the database failed: its log must not be ended cleanly.
     pub fn close(&self) -> Result<J::Tail, CloseError> {
         let (tail, tickets) = {
-            let mut order = lock(&self.order);
+            let mut order = self.order.lock();
             (order.tail.take().ok_or(CloseError::AlreadyClosed)?, order.next_ticket)
         };
         self.queue.wait_until(u64::MAX, || self.queue.published() >= tickets || self.failure.is_set());
         if !planted_faults::planted("commit-pipeline-close-passes-a-preparing-writer") {
             // P9: whoever prepares has no ticket yet. Who takes this lock later finds the tail gone.
-            drop(lock(&self.preparing));
+            drop(self.preparing.lock());
         }
         match self.failure() {
             Some(cause) => Err(CloseError::Failed(cause)),
@@ -302,7 +302,7 @@ impl<J: Journal> Pipeline<J> {
     ) -> Result<Ticket<J::Reservation, T>, CommitError<E, J::Error>> {
         let payload_bytes = J::payload_bytes(&request.payload);
         loop {
-            let mut guard = lock(&self.order);
+            let mut guard = self.order.lock();
             if self.failure.is_set() {
                 return Err(CommitError::Failed(self.cause()));
             }
@@ -347,9 +347,9 @@ impl<J: Journal> Pipeline<J> {
 
     #[cold]
     fn prepare_segment<E>(&self) -> Result<(), CommitError<E, J::Error>> {
-        let _until_it_is_made = lock(&self.preparing);
+        let _until_it_is_made = self.preparing.lock();
         // P9: looked at after the lock is taken, because closing takes the tail before it waits for the lock.
-        if lock(&self.order).tail.is_none() {
+        if self.order.lock().tail.is_none() {
             return Err(CommitError::Closed);
         }
         self.journal.prepare_segment().map_err(|error| {

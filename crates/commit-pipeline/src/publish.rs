@@ -29,7 +29,7 @@ use lock_meter::LockCosts;
 use version_history::Frontier;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Condvar, Mutex, wait};
 
 /// One parked waiter in the word's upper half.
 const WAITER: u64 = 1 << 32;
@@ -213,7 +213,7 @@ impl PublishQueue {
             }
         }
         self.word.fetch_add(WAITER, Ordering::AcqRel);
-        let mut parked = lock(&self.parking);
+        let mut parked = self.parking.lock();
         while !condition() {
             parked = wait(&self.woken, parked);
         }
@@ -231,7 +231,7 @@ impl PublishQueue {
     #[cold]
     pub fn wake_all(&self) {
         // Locked and unlocked, so that a waiter which has asked its condition before the change is asleep by now.
-        drop(lock(&self.parking));
+        drop(self.parking.lock());
         self.woken.notify_all();
     }
 

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Condvar, Mutex, wait};
 
 /// Where threads wait for their turn.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Turnstile {
     pub fn enter(&self) -> Turn<'_> {
         // Relaxed: a hint, see `is_in_use`.
         self.present.fetch_add(1, Ordering::Relaxed);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.is_occupied {
             let here = Arc::new(Sleeper::default());
             state.asleep.push_back(Arc::clone(&here));
@@ -73,7 +73,7 @@ impl Turnstile {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
+        let mut state = self.0.state.lock();
         // Stays occupied if somebody follows, so that nobody overtakes who is called and does not run yet.
         match state.asleep.pop_front() {
             Some(next) if !planted_faults::planted("commit-pipeline-turn-passed-on-silently") => {

@@ -17,7 +17,7 @@ use compaction::{Scheduler, Throttle};
 use crossbeam_epoch::Guard;
 use file_system::{DirectoryLock, Environment, FileSystem};
 use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
-use lock_meter::{Mutex, MutexGuard};
+use lock_meter::Mutex;
 use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestStore, TableEntry};
 use skiplist_memtable::{Memtable, MemtableOptions};
 use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader, TableSlot};
@@ -32,11 +32,6 @@ use crate::{Error, Result};
 pub(crate) type SuperVersion = version_history::SuperVersion<Memtable, TableSlot>;
 pub(crate) type Table = version_history::Table<TableSlot>;
 pub(crate) type SealedPart = Sealed<Memtable, TableSlot>;
-
-/// Takes a lock whose holders never leave its data half changed, so that a panic elsewhere does not spread.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
 
 /// `KeyspaceShared::pace` while writes go on at full speed.
 pub(crate) const PACE_FREE: u64 = 0;
@@ -113,14 +108,14 @@ impl KeyspaceShared {
 
     /// The memtable made ahead, or a new one. Called under the reservation lock.
     pub(crate) fn take_spare(&self) -> Arc<Memtable> {
-        lock(&self.spare).take().unwrap_or_else(|| self.new_memtable())
+        self.spare.lock().take().unwrap_or_else(|| self.new_memtable())
     }
 
     /// Makes the next memtable ahead, outside of every other lock.
     pub(crate) fn refill_spare(&self) {
-        if lock(&self.spare).is_none() {
+        if self.spare.lock().is_none() {
             let memtable = self.new_memtable();
-            *lock(&self.spare) = Some(memtable);
+            *self.spare.lock() = Some(memtable);
         }
     }
 
@@ -148,31 +143,31 @@ impl KeyspaceShared {
         let sealed = memtables.filter_map(first_seqno).min();
         let active = current.active().first_seqno();
         // After the super version: whoever sees one that a clear has emptied sees the clear.
-        let operation = lock(&self.operations).iter().map(|operation| operation.needs).min();
+        let operation = self.operations.lock().iter().map(|operation| operation.needs).min();
         [sealed, active, operation].into_iter().flatten().min()
     }
 
     /// A clear or drop is reserved at `at`. Called under the reservation lock, before its super version is published.
     pub(crate) fn begin_operation(&self, at: SeqNo) {
         let needs = self.oldest_unflushed(&[]).map_or(at, |oldest| oldest.min(at));
-        lock(&self.operations).push(Operation { at, needs });
+        self.operations.lock().push(Operation { at, needs });
     }
 
     /// The record of the operation at `at` is durable: what it put an end to is needed no longer, earlier ones neither.
     pub(crate) fn operation_logged(&self, at: SeqNo) {
-        let mut operations = lock(&self.operations);
+        let mut operations = self.operations.lock();
         operations.retain(|operation| operation.at >= at);
         operations.iter_mut().filter(|operation| operation.at == at).for_each(|operation| operation.needs = at);
     }
 
     /// The manifest holds every operation up to `at`.
     pub(crate) fn end_operations(&self, at: SeqNo) {
-        lock(&self.operations).retain(|operation| operation.at > at);
+        self.operations.lock().retain(|operation| operation.at > at);
     }
 
     /// The newest clear or drop before `seqno` that the manifest does not hold yet.
     pub(crate) fn unfinished_operation(&self, before: SeqNo) -> Option<SeqNo> {
-        lock(&self.operations).iter().map(|operation| operation.at).rfind(|at| *at < before)
+        self.operations.lock().iter().map(|operation| operation.at).rfind(|at| *at < before)
     }
 
     pub(crate) fn is_dropped(&self) -> bool {
@@ -398,6 +393,7 @@ pub(crate) struct Core {
     /// Held for reading by calls that change files on the caller's thread, for writing by closing: when the directory's
     /// lock goes, nobody changes anything in it any more. Taken before every other lock.
     pub(crate) changing: RwLock<()>,
+    /// Taken also after a holder has panicked, as the other locks here: no holder leaves its data half changed.
     pub(crate) jobs: Mutex<Jobs>,
     /// The part of the log that the last commit lay in, as [`log_window`] numbers them. Written under the reservation lock.
     pub(crate) log_window: AtomicU64,
@@ -507,7 +503,7 @@ impl Core {
     /// Wakes the background, if there is one: also to try again what failed.
     pub(crate) fn notify(&self) {
         if let Some(scheduler) = self.scheduler() {
-            lock(&self.jobs).try_failed_again();
+            self.jobs.lock().try_failed_again();
             scheduler.notify();
         }
     }
@@ -515,7 +511,7 @@ impl Core {
     /// Wakes the background for a job that may be due, and nobody who waits for what jobs bring about.
     pub(crate) fn notify_workers(&self) {
         if let Some(scheduler) = self.scheduler() {
-            lock(&self.jobs).try_failed_again();
+            self.jobs.lock().try_failed_again();
             scheduler.notify_workers();
         }
     }

@@ -10,7 +10,7 @@ use version_history::Version;
 use write_ahead_log::RecordKind;
 
 use crate::batch::WriteBatch;
-use crate::core::{Core, EditError, KeyspaceShared, SuperVersion, lock, memtable_options};
+use crate::core::{Core, EditError, KeyspaceShared, SuperVersion, memtable_options};
 use crate::jobs::Jobs;
 use crate::options::{DatabaseBuilder, DatabaseOptions, KeyspaceOptions};
 use crate::stats::{Health, KeyspaceStats, Stats};
@@ -122,7 +122,7 @@ impl Database {
             return Err(Error::Failed { cause });
         }
         let _changing = core.begin_change()?;
-        let _one_at_a_time = lock(&core.membership);
+        let _one_at_a_time = core.membership.lock();
         let manifest = core.manifest.current();
         // One whose drop stands in the log alone goes with the edit that gives its name away.
         let dropped = core.keyspace_named(name).filter(|keyspace| keyspace.is_dropped());
@@ -255,7 +255,7 @@ impl Database {
         self.core().check_open()?;
         match self.core().scheduler() {
             Some(scheduler) => {
-                lock(&self.core().jobs).try_failed_again();
+                self.core().jobs.lock().try_failed_again();
                 scheduler.run_one_job().map_err(Error::from_job)
             }
             None => Ok(false),
@@ -355,13 +355,13 @@ impl Core {
 
     /// Tells the jobs that one of a keyspace may be due, and wakes them.
     pub(crate) fn request_job(&self, keyspace: &KeyspaceShared) {
-        lock(&self.jobs).wants_look(keyspace.id);
+        self.jobs.lock().wants_look(keyspace.id);
         self.notify_workers();
     }
 
     /// Tells the jobs that a keyspace wants a look, and wakes them and whoever waits for something of it.
     pub(crate) fn request_look(&self, keyspace: &KeyspaceShared) {
-        lock(&self.jobs).wants_look(keyspace.id);
+        self.jobs.lock().wants_look(keyspace.id);
         self.notify();
     }
 

@@ -33,7 +33,7 @@ use version_history::Sealed;
 
 use crate::core::{
     Core, EditError, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT, SealedPart, SuperVersion, Table, first_seqno,
-    last_seqno, lock,
+    last_seqno,
 };
 use crate::options::KeyspaceOptions;
 use crate::source::{RunCursor, Source};
@@ -165,7 +165,7 @@ impl JobSource for JobsOf {
         let Some(core) = self.0.upgrade() else { return false };
         // Nothing is tried again in a database that has failed.
         let failed = core.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some());
-        let mut jobs = lock(&core.jobs);
+        let mut jobs = core.jobs.lock();
         jobs.try_failed_again();
         !failed && !jobs.failed.is_empty()
     }
@@ -181,7 +181,7 @@ struct FlushClaim<'a> {
 
 impl Drop for FlushClaim<'_> {
     fn drop(&mut self) {
-        let mut jobs = lock(&self.core.jobs);
+        let mut jobs = self.core.jobs.lock();
         jobs.flushing.remove(&self.keyspace.id);
         if self.tried {
             jobs.wants_look(self.keyspace.id);
@@ -199,7 +199,7 @@ struct CompactionClaim<'a> {
 
 impl Drop for CompactionClaim<'_> {
     fn drop(&mut self) {
-        let mut jobs = lock(&self.core.jobs);
+        let mut jobs = self.core.jobs.lock();
         jobs.compactions_running -= 1;
         if let Some(busy) = jobs.compacting.get_mut(&self.keyspace.id) {
             busy.end(self.job);
@@ -216,7 +216,7 @@ struct PreparingClaim<'a>(&'a Core);
 
 impl Drop for PreparingClaim<'_> {
     fn drop(&mut self) {
-        lock(&self.0.jobs).preparing_segment = false;
+        self.0.jobs.lock().preparing_segment = false;
     }
 }
 
@@ -224,7 +224,7 @@ impl Core {
     fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
         if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
             // P9: who began to wait before it failed is told once, by whoever looks first.
-            if std::mem::take(&mut lock(&self.jobs).was_busy) {
+            if std::mem::take(&mut self.jobs.lock().was_busy) {
                 self.notify();
             }
             return Ok(false);
@@ -232,7 +232,7 @@ impl Core {
         let ran = self.guarded(|| Ok(self.run_most_pressing(cancel))).unwrap_or_else(|error| Err((Task::Log, error)));
         if matches!(ran, Ok(false)) {
             // P9: the last look found nothing to do. No job ended that would tell those who wait until it is so.
-            let mut jobs = lock(&self.jobs);
+            let mut jobs = self.jobs.lock();
             if jobs.is_idle() && std::mem::take(&mut jobs.was_busy) {
                 drop(jobs);
                 self.notify();
@@ -261,7 +261,7 @@ impl Core {
             if self.tidy_up() {
                 return Ok(true);
             }
-            if !lock(&self.jobs).release_held_back() {
+            if !self.jobs.lock().release_held_back() {
                 return log_failed.map_or(Ok(false), |error| Err((Task::Log, error)));
             }
         }
@@ -304,7 +304,7 @@ impl Core {
         let log = pipeline.journal();
         let is_wanted = || pipeline.with_tail(|tail| log.wants_segment(tail)).unwrap_or(false);
         {
-            let mut jobs = lock(&self.jobs);
+            let mut jobs = self.jobs.lock();
             if !is_wanted() {
                 // A writer that was in need of it may have made it.
                 jobs.no_longer_fails(Task::Log);
@@ -323,21 +323,21 @@ impl Core {
     fn finish_next_operation(&self) -> Result<bool, TaskError> {
         loop {
             let due = {
-                let jobs = lock(&self.jobs);
+                let jobs = self.jobs.lock();
                 jobs.look_for_operation.iter().copied().find(|id| jobs.may_run(Task::Operation(*id)))
             };
             let Some(id) = due else { return Ok(false) };
             let task = Task::Operation(id);
             // Looks are added and taken under this lock, and each is there until its edit is durable: so whoever waits for
             // idleness waits for it, and of two who find it the second finds nothing left.
-            let _one_at_a_time = lock(&self.membership);
+            let _one_at_a_time = self.membership.lock();
             let unfinished =
                 self.keyspace_by_id(id).and_then(|it| it.unfinished_operation(SeqNo::MAX).map(|at| (it, at)));
             // Otherwise a flush, another clear or a new keyspace of its name has taken it along.
             if let Some((keyspace, at)) = &unfinished {
                 self.finish_operation(keyspace, *at).map_err(|error| (task, error))?;
             }
-            let mut jobs = lock(&self.jobs);
+            let mut jobs = self.jobs.lock();
             jobs.look_for_operation.remove(&id);
             jobs.no_longer_fails(task);
             if unfinished.is_some() {
@@ -350,7 +350,7 @@ impl Core {
     /// held.
     pub(crate) fn operation_unfinished(&self, keyspace: &KeyspaceShared, error: Error) {
         tracing::warn!(%error, keyspace = keyspace.name, "a clear or drop stands in the log alone for now");
-        let mut jobs = lock(&self.jobs);
+        let mut jobs = self.jobs.lock();
         jobs.failed.insert(Task::Operation(keyspace.id), error);
         // At the next occasion, not at once.
         jobs.held_back.insert(Task::Operation(keyspace.id));
@@ -370,7 +370,7 @@ impl Core {
             self.update_pace(&keyspace);
             let task = Task::Flush(keyspace.id);
             match ended {
-                None => lock(&self.jobs).no_longer_fails(task),
+                None => self.jobs.lock().no_longer_fails(task),
                 Some(Ok(_)) => return Ok(self.job_succeeded(task)),
                 Some(Err(error)) => return Err((task, error)),
             }
@@ -381,7 +381,7 @@ impl Core {
     fn claim_flush(&self) -> Option<FlushClaim<'_>> {
         loop {
             let id = {
-                let mut jobs = lock(&self.jobs);
+                let mut jobs = self.jobs.lock();
                 let may_flush = |id: &&KeyspaceId| !jobs.flushing.contains(id) && jobs.may_run(Task::Flush(**id));
                 let id = in_turn(&jobs.look_for_flush, jobs.flushed_last).find(may_flush).copied()?;
                 jobs.look_for_flush.remove(&id);
@@ -392,7 +392,7 @@ impl Core {
             match self.keyspace_by_id(id) {
                 Some(keyspace) => return Some(FlushClaim { core: self, keyspace, tried: false }),
                 None => {
-                    let mut jobs = lock(&self.jobs);
+                    let mut jobs = self.jobs.lock();
                     jobs.flushing.remove(&id);
                     jobs.no_longer_fails(Task::Flush(id));
                 }
@@ -432,7 +432,7 @@ impl Core {
             if keyspace.history.current().sealed().is_empty() && pipeline.with_order(|_| keyspace.seal_in_order()) {
                 keyspace.refill_spare();
             }
-            lock(&self.jobs).wants_look(keyspace.id);
+            self.jobs.lock().wants_look(keyspace.id);
         }
     }
 
@@ -612,7 +612,7 @@ impl Core {
     fn compact_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         loop {
             let claim = {
-                let mut jobs = lock(&self.jobs);
+                let mut jobs = self.jobs.lock();
                 if jobs.compactions_running >= self.compactions_max() {
                     return Ok(false);
                 }
@@ -777,7 +777,7 @@ impl Core {
             keyspace.check_alive()?;
             self.check_open()?;
             let claimed = {
-                let mut jobs = lock(&self.jobs);
+                let mut jobs = self.jobs.lock();
                 if self.is_settled(&jobs, keyspace, range) {
                     return Ok(());
                 }
@@ -834,12 +834,12 @@ impl Core {
         let failure = || self.pipeline.as_ref().and_then(|pipeline| pipeline.failure());
         let ended = || {
             // No job runs any more once the database failed: then there is nothing to wait for.
-            self.closed.load(Ordering::Relaxed) || done(&lock(&self.jobs)) || failure().is_some()
+            self.closed.load(Ordering::Relaxed) || done(&self.jobs.lock()) || failure().is_some()
         };
-        lock(&self.jobs).try_failed_again();
+        self.jobs.lock().try_failed_again();
         let waited = wait(&ended);
         if let Some(cause) = failure() {
-            return if done(&lock(&self.jobs)) { Ok(()) } else { Err(Error::Failed { cause }) };
+            return if done(&self.jobs.lock()) { Ok(()) } else { Err(Error::Failed { cause }) };
         }
         match waited {
             Ok(()) => Ok(()),
@@ -951,7 +951,7 @@ impl Core {
 
     /// R4: lets go of what stood before clears and drops, as far as no snapshot needs it.
     fn forget_predecessors(&self) -> bool {
-        let mut restarted = lock(&self.restarted);
+        let mut restarted = self.restarted.lock();
         if restarted.is_empty() {
             return false;
         }
@@ -1020,7 +1020,7 @@ impl Core {
     }
 
     fn job_succeeded(&self, task: Task) -> bool {
-        lock(&self.jobs).no_longer_fails(task);
+        self.jobs.lock().no_longer_fails(task);
         true
     }
 
@@ -1030,7 +1030,7 @@ impl Core {
         tracing::warn!(?task, %error, "a background job failed");
         self.counters.failed_jobs.fetch_add(1, Ordering::Relaxed);
         {
-            let mut jobs = lock(&self.jobs);
+            let mut jobs = self.jobs.lock();
             jobs.failed.insert(task, error.clone());
             if task != Task::Log {
                 jobs.held_back.insert(task);
@@ -1048,7 +1048,7 @@ impl Core {
 
     /// Why background work does not get on, if it does not.
     pub(crate) fn background_error(&self) -> Option<Error> {
-        lock(&self.jobs).failed.values().next().cloned()
+        self.jobs.lock().failed.values().next().cloned()
     }
 }
 
@@ -1145,7 +1145,6 @@ mod tests {
 
     use file_system::{Clock, Simulation};
 
-    use crate::core::lock;
     use crate::stats::Health;
     use crate::{Database, Error, KeyspaceOptions};
 
@@ -1191,12 +1190,12 @@ mod tests {
             // The waiter is told as soon as the database has failed, which comes before the claim goes.
             let core = &keyspace.handle.core;
             for _ in 0..1000 {
-                if lock(&core.jobs).running() == 0 {
+                if core.jobs.lock().running() == 0 {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            let jobs = lock(&core.jobs);
+            let jobs = core.jobs.lock();
             assert_eq!((jobs.running(), jobs.compacting.len(), jobs.flushing.len()), (0, 0, 0));
             drop(jobs);
             assert!(matches!(database.wait_until_idle(), Err(Error::Failed { .. })));

@@ -27,7 +27,7 @@ use version_history::{Frontier, SnapshotRegistry};
 use write_ahead_log::{Log, LogOptions, LogPosition, Record, RecordKind, ReplayOptions, ReplayReport, SegmentName};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
-use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, lock};
+use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim};
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
@@ -59,7 +59,7 @@ pub(crate) fn open(path: &Path, options: DatabaseOptions) -> Result<Arc<Core>> {
     })?;
     let (manifest, created) = open_manifest(path, &options)?;
     let core = open_for_writing(Parts::new(path, options, manifest), created)?;
-    *lock(&core.directory_lock) = Some(directory_lock);
+    *core.directory_lock.lock() = Some(directory_lock);
     Ok(core)
 }
 
@@ -573,7 +573,7 @@ fn remove_leftovers(core: &Core, referenced: &BTreeSet<TableId>) -> Result<()> {
 
 fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
     {
-        let mut jobs = lock(&core.jobs);
+        let mut jobs = core.jobs.lock();
         for keyspace in core.keyspace_list() {
             core.update_pace(&keyspace);
             jobs.wants_look(keyspace.id);
@@ -593,7 +593,7 @@ fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
 /// to replay, and it is removed.
 pub(crate) fn close(core: &Core) -> Result<()> {
     // Held to the end: whoever closes second returns when it is closed.
-    let mut directory_lock = lock(&core.directory_lock);
+    let mut directory_lock = core.directory_lock.lock();
     if core.closed.swap(true, Ordering::Relaxed) {
         return Ok(());
     }

@@ -23,7 +23,7 @@ use crate::batch::{Part, WriteBatch, check_lengths};
 use crate::batch_format::{
     self, BATCH_HEADER_BYTES, BatchPart, BatchReference, ENTRY_HEADER_BYTES, encode_entry, encode_keyspace,
 };
-use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT, lock};
+use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT};
 use crate::{Durability, Error, Result};
 
 thread_local! {
@@ -259,7 +259,7 @@ impl Core {
     pub(crate) fn restart_keyspace(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind) -> Result<()> {
         let pipeline = self.writable()?;
         let _changing = self.begin_change()?;
-        let _one_at_a_time = lock(&self.membership);
+        let _one_at_a_time = self.membership.lock();
         let payload = encode_keyspace(keyspace.id);
         // Synced: the manifest edit below must not become durable before the record and all that precedes it (P5).
         let durability = match planted_faults::planted("facade-clear-not-synced") {
@@ -283,7 +283,7 @@ impl Core {
         );
         let at = self.committed(committed)?;
         keyspace.operation_logged(at);
-        lock(&self.restarted).push(Arc::clone(keyspace));
+        self.restarted.lock().push(Arc::clone(keyspace));
         self.update_pace(keyspace);
         match self.finish_operation(keyspace, at) {
             // It has its effect, for readers and for recovery: the record stands in the log, which is kept from here on.
@@ -354,7 +354,7 @@ impl Core {
         let waited = match has_room() {
             true => Ok(()),
             false => {
-                lock(&self.jobs).wants_look(keyspace.id);
+                self.jobs.lock().wants_look(keyspace.id);
                 self.wait_with(wait, |_| has_room())
             }
         };

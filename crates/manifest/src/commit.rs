@@ -135,7 +135,8 @@ pub struct ManifestStore {
     options: ManifestOptions,
     /// Written by the leader while it holds `disk`.
     current: ArcSwap<Manifest>,
-    /// Taken before no other lock, and never while `disk` is wanted.
+    /// Taken before no other lock, and never while `disk` is wanted. Also after its holder died: the store has failed then
+    /// and says so.
     queue: Mutex<Queue>,
     /// Told when answers have arrived or nobody leads any more; belongs to `queue`.
     answered: Condvar,
@@ -365,12 +366,12 @@ impl ManifestStore {
 
     /// What commits have cost.
     pub fn metrics(&self) -> CommitMetrics {
-        *lock(&self.metrics)
+        *self.metrics.lock()
     }
 
     /// Why the store is failed, if it is.
     pub fn failed(&self) -> Option<Arc<FailureCause>> {
-        lock(&self.queue).failed.clone()
+        self.queue.lock().failed.clone()
     }
 
     /// Whether this process has committed, so that what is current is known to be durable (M2).
@@ -500,11 +501,11 @@ impl ManifestStore {
     /// How many commits wait for the pass that runs now.
     #[doc(hidden)]
     pub fn waiting(&self) -> usize {
-        lock(&self.queue).waiting.len()
+        self.queue.lock().waiting.len()
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        lock(&self.disk)
+        self.disk.lock()
     }
 
     /// Queues `request` and waits until somebody, perhaps this thread, has answered it.
@@ -512,7 +513,7 @@ impl ManifestStore {
         if self.mode == OpenMode::ReadOnly {
             return Err(CommitError::ReadOnly);
         }
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         if let Some(cause) = &queue.failed {
             return Err(CommitError::Failed(Arc::clone(cause)));
         }
@@ -533,7 +534,7 @@ impl ManifestStore {
             let mut lead = Lead { store: self, tickets: group.iter().map(|(ticket, _)| *ticket).collect() };
             let answers = self.pass(group);
             lead.tickets.clear();
-            queue = lock(&self.queue);
+            queue = self.queue.lock();
             queue.answers.extend(answers);
             drop(lead_ended(lead, &mut queue));
         }
@@ -583,11 +584,11 @@ impl ManifestStore {
                 tracing::error!(%error, "manifest commit outcome unknown: no more commits");
                 let error = Arc::new(error);
                 // Before the answers: who is answered `Uncertain` finds the store failed.
-                lock(&self.queue).failed = Some(Arc::new(FailureCause::Uncertain(Arc::clone(&error))));
+                self.queue.lock().failed = Some(Arc::new(FailureCause::Uncertain(Arc::clone(&error))));
                 Err(CommitError::Uncertain(error))
             }
         };
-        let mut metrics = lock(&self.metrics);
+        let mut metrics = self.metrics.lock();
         metrics.refused += refused;
         if !accepted.is_empty() {
             metrics.total.syncs += cost.syncs;
@@ -700,7 +701,7 @@ impl ManifestStore {
 
         self.retire(disk, &levels, &working);
         if disk.edits.take().is_some() {
-            lock(&self.metrics).folds += 1;
+            self.metrics.lock().folds += 1;
         }
         disk.levels = levels;
         disk.global_bytes = global.len() as u64;
@@ -818,7 +819,7 @@ impl ManifestStore {
                 disk.global_bytes = global_bytes;
                 disk.edits = Some(OpenEdits { file, chain: Chain::new(file.salt), log: Some(log) });
                 disk.settled = true;
-                lock(&self.metrics).edit_files += 1;
+                self.metrics.lock().edit_files += 1;
                 Ok(())
             }
             Err(error) => {
@@ -859,7 +860,7 @@ impl ManifestStore {
         working.generation = disk.base.generation + chain.next - 1;
         disk.next_generation = disk.next_generation.max(working.generation + 1);
         self.current.store(Arc::new(working)); // M5
-        lock(&self.metrics).lines += 1;
+        self.metrics.lock().lines += 1;
         Ok(())
     }
 
@@ -945,7 +946,7 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         if !self.tickets.is_empty() {
             let cause = Arc::new(FailureCause::Panicked);
-            let mut queue = lock(&self.store.queue);
+            let mut queue = self.store.queue.lock();
             queue.failed.get_or_insert_with(|| Arc::clone(&cause));
             for ticket in self.tickets.drain(..) {
                 queue.answers.insert(ticket, Err(CommitError::Failed(Arc::clone(&cause))));
@@ -972,11 +973,6 @@ fn lead_ended<'a>(lead: Lead<'a>, queue: &mut Queue) -> Lead<'a> {
     end_lead(queue);
     lead.store.answered.notify_all();
     lead
-}
-
-/// A lock whose holder died is taken all the same: the store is failed then and says so.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 /// Removes a file that may be gone already.

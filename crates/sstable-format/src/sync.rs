@@ -1,7 +1,7 @@
 //! The one place that chooses between the standard primitives and loom's: what is model-checked imports from here. The locks
 //! choose for themselves, and count what they cost.
 
-pub(crate) use lock_meter::{Mutex, MutexGuard};
+pub(crate) use lock_meter::Mutex;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
 #[cfg(not(loom))]

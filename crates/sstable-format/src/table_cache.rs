@@ -20,7 +20,7 @@ use crossbeam_epoch::{Atomic, Guard, Shared};
 use file_system::FileSystem;
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, UnmodelledMutex};
+use crate::sync::{Mutex, UnmodelledMutex};
 use crate::{Expected, FileNumber, ReadOptions, TableError, TableReader};
 
 /// A place for one table's reader, empty until somebody opens the table. Lives in the handle that versions share.
@@ -143,11 +143,6 @@ struct Ring {
     hand: usize,
 }
 
-/// Nothing is left half done by a panic under these locks, so a poisoned one is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
 /// What `retired` holds, changed by `change`.
 fn with_retired<R>(retired: &Readers, change: impl FnOnce(&mut Vec<Arc<TableReader>>) -> R) -> R {
     #[cfg(not(loom))]
@@ -189,7 +184,7 @@ impl TableCache {
         if let Some(reader) = slot.get(guard) {
             return Ok(reader);
         }
-        let opening = lock(&slot.inner.opening);
+        let opening = slot.inner.opening.lock();
         if let Some(reader) = slot.get(guard).filter(|_| !planted_faults::planted("table-opened-by-everyone-who-waits"))
         {
             return Ok(reader);
@@ -200,7 +195,7 @@ impl TableCache {
         self.opened.fetch_add(1, Ordering::Relaxed);
         let reader = Arc::into_raw(Arc::new(reader));
         {
-            let mut ring = lock(&self.ring);
+            let mut ring = self.ring.lock();
             self.make_room(&mut ring, guard);
             ring.slots.push(Arc::downgrade(&slot.inner));
             slot.inner.used.store(true, Ordering::Relaxed); // a hint, as in `get`
@@ -289,7 +284,7 @@ impl TableCache {
 
     /// How many slots hold a reader now.
     pub fn open_tables(&self) -> usize {
-        lock(&self.ring).slots.iter().filter(|slot| slot.strong_count() > 0).count()
+        self.ring.lock().slots.iter().filter(|slot| slot.strong_count() > 0).count()
     }
 
     /// How many evicted readers wait for their turn to be closed.

@@ -79,7 +79,7 @@ impl<T> SuperVersionCell<T> {
         #[cfg(not(loom))]
         return self.value.load_full();
         #[cfg(loom)]
-        return Arc::clone(&crate::sync::lock(&self.value));
+        return Arc::clone(&self.value.lock());
     }
 
     /// Replaces the value.
@@ -94,7 +94,7 @@ impl<T> SuperVersionCell<T> {
         #[cfg(not(loom))]
         return self.value.swap(value);
         #[cfg(loom)]
-        return std::mem::replace(&mut *crate::sync::lock(&self.value), value);
+        return std::mem::replace(&mut *self.value.lock(), value);
     }
 }
 

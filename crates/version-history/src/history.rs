@@ -16,7 +16,7 @@ use std::sync::Arc;
 use internal_key::SeqNo;
 use lock_meter::LockCosts;
 
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 use crate::{Retired, SuperVersion, SuperVersionCell, SuperVersionGuard};
 
 /// The current super version of a keyspace and its past.
@@ -66,7 +66,7 @@ impl<M, S> History<M, S> {
         compose: impl FnOnce(&Arc<SuperVersion<M, S>>) -> Result<SuperVersion<M, S>, E>,
     ) -> Result<Arc<SuperVersion<M, S>>, E> {
         let (next, old) = {
-            let _composing = lock(&self.compose);
+            let _composing = self.compose.lock();
             let next = Arc::new(compose(&self.current.load_full())?);
             let old = self.current.swap(Arc::clone(&next));
             (next, old)

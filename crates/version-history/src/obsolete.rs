@@ -13,7 +13,7 @@
 use internal_key::{KeyspaceId, TableId};
 
 use crate::DroppedTables;
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 
 /// Collects dropped tables and tells which files may go. Does no I/O and calls nobody while it holds its lock.
 ///
@@ -48,7 +48,7 @@ impl ObsoleteTables {
     {
         // Taking the queue makes two collectors share it out: no table is returned twice.
         let mut dropped = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.frozen {
                 return Vec::new();
             }
@@ -69,7 +69,7 @@ impl ObsoleteTables {
             }
             !stays
         });
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.dropped.append(&mut kept);
         if state.frozen {
             // Frozen meanwhile: the manifest that was asked may not be the one on disk.
@@ -80,17 +80,17 @@ impl ObsoleteTables {
 
     /// From now on [`collect`](Self::collect) returns nothing: the outcome of a commit is unknown (M7).
     pub fn freeze(&self) {
-        lock(&self.state).frozen = true;
+        self.state.lock().frozen = true;
     }
 
     /// How many dropped tables wait for a manifest that does not name them.
     pub fn waiting(&self) -> usize {
-        lock(&self.state).dropped.len()
+        self.state.lock().dropped.len()
     }
 }
 
 impl DroppedTables for ObsoleteTables {
     fn table_dropped(&self, keyspace: KeyspaceId, table: TableId) {
-        lock(&self.state).dropped.push((keyspace, table));
+        self.state.lock().dropped.push((keyspace, table));
     }
 }

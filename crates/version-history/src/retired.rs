@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 
 /// Keeps replaced values until a worker finds that nobody else holds them.
 #[derive(Debug)]
@@ -32,14 +32,14 @@ impl<T> Retired<T> {
 
     /// Keeps `value`, which no cell holds any more, until [`collect`](Self::collect) finds it unused.
     pub fn retire(&self, value: Arc<T>) {
-        lock(&self.values).push(value);
+        self.values.lock().push(value);
     }
 
     /// Frees every retired value that nobody else holds, and returns how many those were. To be called on a worker:
     /// freeing a memtable can take milliseconds. Frees outside the lock.
     pub fn collect(&self) -> usize {
         let unused: Vec<Arc<T>> = {
-            let mut values = lock(&self.values);
+            let mut values = self.values.lock();
             // A count of one is this list's own. It cannot rise again: no cell holds the value, there are no weak
             // pointers to it, and only a holder can clone. Extracted in order, so that predecessors, which are kept by
             // their successors, become unused after them.
@@ -50,7 +50,7 @@ impl<T> Retired<T> {
 
     /// How many values are retired and not freed yet.
     pub fn len(&self) -> usize {
-        lock(&self.values).len()
+        self.values.lock().len()
     }
 
     /// Whether nothing waits.

@@ -20,7 +20,7 @@ use internal_key::SeqNo;
 use lock_meter::LockCosts;
 
 use crate::Frontier;
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Knows every registered seqno and the floor. One a database.
 #[derive(Debug, Default)]
@@ -143,7 +143,7 @@ impl SnapshotRegistry {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 
