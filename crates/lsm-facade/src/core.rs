@@ -22,7 +22,7 @@ use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Mani
 use skiplist_memtable::{Memtable, MemtableOptions};
 use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader, TableSlot};
 use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
-use write_ahead_log::{Log, LogPosition};
+use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, ReplayReport, SegmentName};
 
 use crate::jobs::Jobs;
 use crate::options::{DatabaseOptions, KeyspaceOptions};
@@ -561,4 +561,27 @@ pub(crate) fn log_window(position: LogPosition) -> u64 {
 /// A log position as the manifest keeps it.
 pub(crate) fn claim(position: LogPosition) -> Claim {
     Claim { segment: position.segment, offset: position.offset }
+}
+
+/// The log position that a manifest keeps as a claim.
+pub(crate) fn claimed(claim: Claim) -> LogPosition {
+    LogPosition { segment: claim.segment, offset: claim.offset }
+}
+
+/// The segment that a manifest's floor names.
+pub(crate) fn floor_segment(floor: LogFloor) -> SegmentName {
+    SegmentName { id: floor.segment, salt: floor.salt }
+}
+
+/// Replays the log that `manifest` names. There must be one: see [`Manifest::log_floor`].
+pub(crate) fn replay_log(
+    environment: &Environment,
+    paths: &DatabasePaths,
+    manifest: &Manifest,
+    options: ReplayOptions,
+    on_record: impl FnMut(Record<'_>) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>,
+) -> std::result::Result<ReplayReport, ReplayError> {
+    let (floor, claim) = (floor_segment(manifest.log_floor), claimed(manifest.claim));
+    let database_id = manifest.database_id.0;
+    write_ahead_log::replay(environment, &paths.log_dir(), database_id, floor, claim, options, on_record)
 }

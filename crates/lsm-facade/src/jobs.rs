@@ -33,7 +33,7 @@ use version_history::Sealed;
 
 use crate::core::{
     Core, EditError, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT, SealedPart, SuperVersion, Table, first_seqno,
-    last_seqno,
+    floor_segment, last_seqno,
 };
 use crate::options::KeyspaceOptions;
 use crate::source::{RunCursor, Source};
@@ -925,12 +925,10 @@ impl Core {
 
     /// What a durable edit makes possible: segments below its floor can go (L5).
     pub(crate) fn after_edit(&self, manifest: &Manifest) {
-        if let Some(pipeline) = &self.pipeline {
-            let floor = manifest.log_floor;
-            let name = write_ahead_log::SegmentName { id: floor.segment, salt: floor.salt };
-            if let Err(error) = pipeline.journal().recycle_before(name) {
-                tracing::warn!(%error, "old log segments stay for now");
-            }
+        if let Some(pipeline) = &self.pipeline
+            && let Err(error) = pipeline.journal().recycle_before(floor_segment(manifest.log_floor))
+        {
+            tracing::warn!(%error, "old log segments stay for now");
         }
     }
 

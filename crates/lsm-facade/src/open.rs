@@ -21,13 +21,15 @@ use compaction::Scheduler;
 use file_system::Environment;
 use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
 use lock_meter::Mutex;
-use manifest::{Change, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry};
+use manifest::{
+    Change, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry,
+};
 use skiplist_memtable::{Memtable, Reservation};
 use version_history::{Frontier, SnapshotRegistry};
-use write_ahead_log::{Log, LogOptions, LogPosition, Record, RecordKind, ReplayOptions, ReplayReport, SegmentName};
+use write_ahead_log::{Log, LogOptions, Record, RecordKind, ReplayOptions, ReplayReport};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
-use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim};
+use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, replay_log};
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
@@ -159,7 +161,7 @@ impl RecoveredKeyspace {
 fn replay(parts: &Parts) -> Result<Recovered> {
     let manifest = parts.manifest.current();
     if manifest.log_floor == LogFloor::default() {
-        check_no_log(&parts.environment, &parts.paths.log_dir(), &manifest)?;
+        check_no_log(&parts.environment, &parts.paths, &manifest)?;
         return without_log(parts);
     }
     let mut keyspaces = keyspaces_of(parts, &manifest)?;
@@ -172,17 +174,8 @@ fn replay(parts: &Parts) -> Result<Recovered> {
         }
         Ok(())
     };
-    let floor = SegmentName { id: manifest.log_floor.segment, salt: manifest.log_floor.salt };
-    let claimed = LogPosition { segment: manifest.claim.segment, offset: manifest.claim.offset };
-    let report = write_ahead_log::replay(
-        &parts.environment,
-        &parts.paths.log_dir(),
-        manifest.database_id.0,
-        floor,
-        claimed,
-        ReplayOptions { salvage: parts.options.salvage },
-        on_record,
-    )?;
+    let options = ReplayOptions { salvage: parts.options.salvage };
+    let report = replay_log(&parts.environment, &parts.paths, &manifest, options, on_record)?;
     if report.cut_bytes > 0 {
         tracing::warn!(bytes = report.cut_bytes, at = %report.end, "the log ended in an incomplete write, which was cut");
     }
@@ -488,8 +481,8 @@ impl RecoveredKeyspace {
 
 /// M6: where the manifest names no log there must be none with records, beside what a log that has ended left behind.
 /// Otherwise the edit that named it is gone.
-pub(crate) fn check_no_log(environment: &Environment, dir: &Path, manifest: &Manifest) -> Result<()> {
-    match write_ahead_log::holds_records(environment, dir, manifest.next_segment_id)? {
+pub(crate) fn check_no_log(environment: &Environment, paths: &DatabasePaths, manifest: &Manifest) -> Result<()> {
+    match write_ahead_log::holds_records(environment, &paths.log_dir(), manifest.next_segment_id)? {
         None => Ok(()),
         Some(path) => {
             let what = format!("{}: holds records, expected none: the manifest names no log", path.display());

@@ -16,9 +16,10 @@ use file_system::FileSystem;
 use internal_key::{KeyspaceId, Kind, SeqNo};
 use manifest::{LogFloor, ManifestError, ManifestStore};
 use sstable_format::{Access, Expected, ReadOptions, TableReader};
-use write_ahead_log::{LogPosition, Record, RecordKind, ReplayOptions, SegmentName};
+use write_ahead_log::{Record, RecordKind, ReplayOptions};
 
 use crate::batch_format;
+use crate::core::replay_log;
 use crate::options::DatabaseOptions;
 use crate::rescue::{Finding, LeftOut, find_out};
 use crate::{Database, Error, Result, VerifyReport};
@@ -152,8 +153,7 @@ fn again_from_log(options: &DatabaseOptions, found: &Finding) -> Result<Newest> 
     let mut newest = Newest::new();
     let lost: BTreeSet<KeyspaceId> = found.damaged.values().flatten().copied().collect();
     let all = found.damaged.values().any(Option::is_none);
-    let floor = found.manifest.log_floor;
-    if found.damaged.is_empty() || !found.log.skipped.is_empty() || floor == LogFloor::default() {
+    if found.damaged.is_empty() || !found.log.skipped.is_empty() || found.manifest.log_floor == LogFloor::default() {
         return Ok(newest);
     }
     let on_record = |record: Record<'_>| {
@@ -176,16 +176,7 @@ fn again_from_log(options: &DatabaseOptions, found: &Finding) -> Result<Newest> 
         }
         Ok(())
     };
-    let claim = LogPosition { segment: found.manifest.claim.segment, offset: found.manifest.claim.offset };
-    write_ahead_log::replay(
-        &options.environment,
-        &found.paths.log_dir(),
-        found.manifest.database_id.0,
-        SegmentName { id: floor.segment, salt: floor.salt },
-        claim,
-        ReplayOptions { salvage: true },
-        on_record,
-    )?;
+    replay_log(&options.environment, &found.paths, &found.manifest, ReplayOptions { salvage: true }, on_record)?;
     newest.retain(|(keyspace, key), (seqno, _)| {
         let flushed = found.manifest.keyspaces.get(keyspace).map(|state| state.flushed_seqno);
         flushed.is_some_and(|flushed| *seqno <= flushed) && !hidden_by_batch(options, found, *keyspace, key, *seqno)

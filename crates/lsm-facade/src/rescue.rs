@@ -29,6 +29,7 @@ use sstable_format::{Access, Properties, ReadOptions, TableReader};
 use write_ahead_log::{Inspection, LogPosition, Record, RecordKind, ReplayOptions, SegmentName};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
+use crate::core::{claimed, floor_segment};
 use crate::verify::checksum;
 use crate::{Error, Result};
 
@@ -143,10 +144,7 @@ pub(crate) fn find_out(environment: &Environment, path: &Path) -> Result<Finding
             .next()
             .map_or_else(LogFloor::default, |name| LogFloor { segment: name.id, salt: name.salt }),
     };
-    let claim = manifest.as_ref().map_or_else(LogPosition::default, |manifest| LogPosition {
-        segment: manifest.claim.segment,
-        offset: manifest.claim.offset,
-    });
+    let claim = manifest.as_ref().map_or_else(LogPosition::default, |manifest| claimed(manifest.claim));
     let log = search.log(database_id, floor, claim)?;
     for (segment, why) in &broken_segments {
         search.left_out.push(LeftOut { file: paths.segment(*segment), why: why.clone() });
@@ -340,7 +338,7 @@ impl Search<'_> {
             self.environment,
             &self.paths.log_dir(),
             database_id.0,
-            SegmentName { id: floor.segment, salt: floor.salt },
+            floor_segment(floor),
             claim,
             ReplayOptions { salvage: true },
             on_record,

@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use internal_key::{InternalKey, KeyspaceId, Kind, SeqNo, TableId};
 use manifest::{LogFloor, TableEntry};
-use write_ahead_log::{LogPosition, Record, RecordKind, ReplayOptions, SegmentName};
+use write_ahead_log::{Record, RecordKind, ReplayOptions};
 
 use crate::batch_format::{self, BatchReference};
+use crate::core::replay_log;
 use crate::open::RecordError;
 use crate::options::{DatabaseBuilder, DatabaseOptions, KeyspaceOptions};
 use crate::rescue::{Finding, find_out};
@@ -185,24 +186,13 @@ impl Copy<'_> {
 
     /// What the log holds beyond the tables; where tables are lost, all that it holds.
     fn log(&mut self) -> Result<()> {
-        let floor = self.found.manifest.log_floor;
-        if floor == LogFloor::default() {
+        let manifest = self.found.manifest.clone();
+        if manifest.log_floor == LogFloor::default() {
             return Ok(());
         }
-        let claim =
-            LogPosition { segment: self.found.manifest.claim.segment, offset: self.found.manifest.claim.offset };
-        let (environment, dir) = (self.options.environment.clone(), self.found.paths.log_dir());
-        let database_id = self.found.manifest.database_id.0;
+        let (environment, paths) = (self.options.environment.clone(), self.found.paths.clone());
         let on_record = |record: Record<'_>| Ok(self.record(&record)?);
-        write_ahead_log::replay(
-            &environment,
-            &dir,
-            database_id,
-            SegmentName { id: floor.segment, salt: floor.salt },
-            claim,
-            ReplayOptions { salvage: true },
-            on_record,
-        )?;
+        replay_log(&environment, &paths, &manifest, ReplayOptions { salvage: true }, on_record)?;
         Ok(())
     }
 

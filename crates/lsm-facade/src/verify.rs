@@ -19,7 +19,7 @@ use file_system::{Environment, FileError, FileSystem};
 use internal_key::{Cursor, KeyspaceId, SeqNo, TableId};
 use manifest::{DatabasePaths, FollowerStore, KeyspaceState, LogFloor, Manifest, ManifestError, TableEntry};
 use sstable_format::{Access, Expected, ReadOptions, TableCursor, TableReader};
-use write_ahead_log::{LogPosition, Record, RecordKind, ReplayOptions, SegmentName};
+use write_ahead_log::{Record, RecordKind, ReplayOptions};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::batch_format::{self, BatchReference};
@@ -252,16 +252,11 @@ impl Check<'_> {
 
     /// Replays the log without applying it.
     fn log(&mut self) -> Result<()> {
-        let LogFloor { segment, salt } = self.manifest.log_floor;
         if self.manifest.log_floor == LogFloor::default() {
             // Closed with nothing left in it, or created and interrupted before there was one.
-            return self.report.note_if_damage(crate::open::check_no_log(
-                self.environment,
-                &self.paths.log_dir(),
-                self.manifest,
-            ));
+            let checked = crate::open::check_no_log(self.environment, self.paths, self.manifest);
+            return self.report.note_if_damage(checked);
         }
-        let claim = LogPosition { segment: self.manifest.claim.segment, offset: self.manifest.claim.offset };
         let mut entries = 0_u64;
         let mut outcomes = Vec::new();
         let on_record = |record: Record<'_>| {
@@ -271,15 +266,8 @@ impl Check<'_> {
             }
             Ok(())
         };
-        let replayed = write_ahead_log::replay(
-            self.environment,
-            &self.paths.log_dir(),
-            self.manifest.database_id.0,
-            SegmentName { id: segment, salt },
-            claim,
-            ReplayOptions::default(),
-            on_record,
-        );
+        let options = ReplayOptions::default();
+        let replayed = crate::core::replay_log(self.environment, self.paths, self.manifest, options, on_record);
         for error in outcomes {
             self.report.note_if_damage(Err(error))?;
         }

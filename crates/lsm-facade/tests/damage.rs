@@ -28,17 +28,13 @@ use lsm_facade::{
     Access, Compression, Database, DatabaseBuilder, Durability, Error, Iter, Keyspace, KeyspaceOptions, Strategy,
 };
 use manifest::{ManifestOptions, ManifestStore, OpenMode};
-use test_support::Rng;
+use test_support::{Rng, number_in};
 
 /// L3, M2, M6, T2, T5: whatever becomes of one file, the answers are right or an error names it.
 #[test]
 fn damage_to_any_file_is_an_error_that_names_it_or_does_no_harm() {
-    let number = |variable: &str, default: u64| match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-        Err(_) => default,
-    };
-    let first = number("DAMAGE_FIRST_TRIAL", 0);
-    let trials = number("DAMAGE_TRIALS", 120);
+    let first = number_in("DAMAGE_FIRST_TRIAL", 0);
+    let trials = number_in("DAMAGE_TRIALS", 120);
     let samples: Arc<[Sample]> = Sample::all().into();
     let mut table = Table::default();
     let (sender, results) = mpsc::channel();

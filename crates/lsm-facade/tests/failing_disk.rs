@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use file_system::{Fault, FaultEffect, FileOperation, LogFileWay, Simulation};
 use lsm_facade::{Access, Database, DatabaseBuilder, Durability, Error, Health, KeyspaceOptions, Result};
-use test_support::Rng;
+use test_support::{Rng, number_in};
 
 /// Ends the process if it is not dropped in time: a hang becomes a failure (P9).
 struct Watchdog {
@@ -33,13 +33,6 @@ impl Watchdog {
             }
         });
         Self { _done: done }
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-        Err(_) => default,
     }
 }
 
@@ -370,7 +363,7 @@ fn fail_everywhere(effect: FaultEffect, operations: &[Option<FileOperation>], st
 fn no_space_at_any_operation_is_told_and_passes() {
     let _watchdog = Watchdog::new("no_space_at_any_operation_is_told_and_passes");
     let needs_space = [FileOperation::Create, FileOperation::Allocate, FileOperation::Write, FileOperation::Rename];
-    fail_everywhere(FaultEffect::NoSpace, &needs_space.map(Some), number("FAULT_STRIDE", 1));
+    fail_everywhere(FaultEffect::NoSpace, &needs_space.map(Some), number_in("FAULT_STRIDE", 1));
 }
 
 /// P8: what failed in the background is tried again by itself, without anybody writing or waiting.
@@ -407,6 +400,6 @@ fn what_failed_in_the_background_is_tried_again_by_itself() {
 #[test]
 fn an_error_at_any_operation_is_certain_or_fails_the_database() {
     let _watchdog = Watchdog::new("an_error_at_any_operation_is_certain_or_fails_the_database");
-    let met = fail_everywhere(FaultEffect::InputOutput, &[None], number("FAULT_STRIDE", 1));
+    let met = fail_everywhere(FaultEffect::InputOutput, &[None], number_in("FAULT_STRIDE", 1));
     assert!(met.uncertain > 0, "{met:?}");
 }

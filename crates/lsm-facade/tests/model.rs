@@ -15,16 +15,9 @@ use lsm_facade::{
     Access, Compression, Database, DatabaseBuilder, Durability, Error, Iter, Keyspace, KeyspaceOptions, Snapshot,
     Strategy,
 };
-use test_support::{KeyGenerator, ReferenceModel, Rng, ValueGenerator};
+use test_support::{KeyGenerator, ReferenceModel, Rng, ValueGenerator, number_in};
 
 const NAMES: [&str; 2] = ["left", "right"];
-
-fn number(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-        Err(_) => default,
-    }
-}
 
 /// What a run must have met, summed over all seeds.
 #[derive(Debug, Default)]
@@ -47,7 +40,7 @@ struct Met {
 #[test]
 fn the_database_answers_as_the_model_does() {
     let (seeds, first, operations) =
-        (number("MODEL_SEEDS", 6), number("MODEL_FIRST_SEED", 0), number("MODEL_OPS", 5000));
+        (number_in("MODEL_SEEDS", 6), number_in("MODEL_FIRST_SEED", 0), number_in("MODEL_OPS", 5000));
     let mut met = Met::default();
     let seeds = match std::env::var(test_support::SEED_VARIABLE) {
         Ok(_) => 0..1,

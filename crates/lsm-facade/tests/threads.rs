@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lsm_facade::{Database, Durability, Error, Keyspace, KeyspaceOptions};
-use test_support::Rng;
+use test_support::{Rng, number_in};
 
 /// Ends the process if it is not dropped in time: a hang becomes a failure that says where.
 struct Watchdog {
@@ -815,10 +815,6 @@ fn large_batches_and_small_writes_keep_their_order() {
     });
 }
 
-fn environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
 /// What a thread of the stress test does; counted, and named when a thread is stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -1039,8 +1035,8 @@ fn share_since(before: &mut Option<[u64; 3]>) -> Option<f64> {
 /// than before, the pair of keyspaces always agrees, and nobody is stuck.
 #[test]
 fn stress() {
-    let (seconds, owners) = (environment("STRESS_SECS", 1), environment("STRESS_THREADS", 12));
-    let smallest = environment("STRESS_SMALL", 1) == 1;
+    let (seconds, owners) = (number_in("STRESS_SECS", 1), number_in("STRESS_THREADS", 12));
+    let smallest = number_in("STRESS_SMALL", 1) == 1;
     let _watchdog = Watchdog::within("stress", Duration::from_secs(seconds + 120));
     let dir = directory();
     let open = || if smallest { open(dir.path()) } else { Database::open(dir.path()).unwrap() };
@@ -1103,7 +1099,7 @@ fn stress() {
 /// P9: ends the process if a thread is at one operation for longer than `STRESS_STUCK_SECS`, and says what everybody is at.
 fn watch(doing: &[Doing], running: &AtomicU64, database: &Database) {
     const LOOK: Duration = Duration::from_millis(20);
-    let limit = Duration::from_secs(environment("STRESS_STUCK_SECS", 10));
+    let limit = Duration::from_secs(number_in("STRESS_STUCK_SECS", 10));
     let (mut ticks, mut share, mut shared_at) = (machine_ticks(), 1.0, Instant::now());
     let mut seen = vec![(0, Duration::ZERO, Duration::ZERO); doing.len()];
     let mut last = Instant::now();

@@ -69,6 +69,6 @@ pub mod twin;
 pub use generate::{KeyGenerator, KeyRange, ValueGenerator};
 pub use golden::{UPDATE_VARIABLE, run_scripts};
 pub use model::ReferenceModel;
-pub use rng::{Rng, SEED_VARIABLE, for_each_seed};
+pub use rng::{Rng, SEED_VARIABLE, for_each_seed, number_in};
 pub use script::{Command, Fixture, unescape};
 pub use twin::fuzz_twin;

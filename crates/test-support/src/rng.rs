@@ -120,6 +120,17 @@ impl Rng {
     }
 }
 
+/// The number in an environment variable, or `default` if it is not set: how much a test does, or where it begins.
+///
+/// # Panics
+/// If it is set to something else: a test that did less than it was told would look as if it had passed.
+pub fn number_in(variable: &str, default: u64) -> u64 {
+    match env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
 /// Runs `test` once for each seed; if one panics, the seed that repeats it stands on standard error.
 ///
 /// With [`SEED_VARIABLE`] set, that seed alone is run: `LSM_SEED=17 cargo test -p CRATE TEST`.

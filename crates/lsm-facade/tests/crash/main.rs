@@ -34,7 +34,7 @@ use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 use file_system::Crash;
-use test_support::Rng;
+use test_support::{Rng, number_in};
 
 use run::{Plan, Run};
 
@@ -55,32 +55,23 @@ struct Length {
 /// M1, M2, P5, P6, P7, L3, L4: a crash at any event of a short run loses nothing acknowledged and halves no batch.
 #[test]
 fn a_crash_at_any_event_of_a_short_run_leaves_a_prefix() {
-    crash_runs(number("CRASH_SEEDS", 1), Length { test: "a_crash_at_any_event", commits: 40, sample: None });
+    crash_runs(number_in("CRASH_SEEDS", 1), Length { test: "a_crash_at_any_event", commits: 40, sample: None });
 }
 
 /// M1, M2, P5, P6, P7, L3, L4: the same at random events of longer runs, in which compactions reach deeper levels.
 #[test]
 fn a_crash_at_some_events_of_a_longer_run_leaves_a_prefix() {
-    crash_runs(number("CRASH_SEEDS", 2), Length { test: "a_crash_at_some_events", commits: 300, sample: Some(60) });
-}
-
-fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not what it should be")))
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    variable(name).unwrap_or(default)
+    crash_runs(number_in("CRASH_SEEDS", 2), Length { test: "a_crash_at_some_events", commits: 300, sample: Some(60) });
 }
 
 /// Runs each seed and crashes it at all events, or at some of them; as many seeds at a time as there are cores.
 fn crash_runs(seeds: u64, length: Length) {
-    let first = number("CRASH_FIRST_SEED", 0);
+    let first = number_in("CRASH_FIRST_SEED", 0);
     let kept: Option<Vec<usize>> = std::env::var("CRASH_STEPS").ok().map(|text| {
         let steps = text.split(',').filter(|step| !step.is_empty());
         steps.map(|step| step.parse().expect("CRASH_STEPS holds numbers")).collect()
     });
-    let only = variable("CRASH_EVENT");
+    let only = std::env::var_os("CRASH_EVENT").map(|_| number_in("CRASH_EVENT", 0));
     let (next, points, failed) = (AtomicU64::new(first), AtomicU64::new(0), AtomicBool::new(false));
     let met = Mutex::new(run::Met::default());
     let work = || {

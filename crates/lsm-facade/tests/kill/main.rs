@@ -27,7 +27,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lsm_facade::Database;
-use test_support::Rng;
+use test_support::{Rng, number_in};
 
 use page::{Page, Phase};
 use work::{Contents, NAMES, WRITERS};
@@ -43,25 +43,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// From so many kills on each phase must have its tenth of them.
 const KILLS_TO_JUDGE: u64 = 100;
 
-fn number(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
-        Err(_) => default,
-    }
-}
-
 /// Does nothing unless started as the child; then it does not return.
 #[test]
 fn as_a_child_write_until_killed() {
     if let (Some(dir), Some(page)) = (std::env::var_os(DATABASE), std::env::var_os(PAGE)) {
-        child::live(Path::new(&dir), &Page::open(Path::new(&page)), number(SEED, 0));
+        child::live(Path::new(&dir), &Page::open(Path::new(&page)), number_in(SEED, 0));
     }
 }
 
 /// P2, P3, L1, L4, M1, M2: whenever the process dies, nothing acknowledged is lost and no batch is torn.
 #[test]
 fn no_kill_loses_an_acknowledged_write_or_tears_a_batch() {
-    let (kills, seed) = (number("KILL_KILLS", 8), number(SEED, 1));
+    let (kills, seed) = (number_in("KILL_KILLS", 8), number_in(SEED, 1));
     let place = tempfile::tempdir().unwrap();
     let mut run = Run::new(place.path(), seed);
     for kill in 0..kills {
