@@ -159,9 +159,10 @@ impl<J: Journal> Pipeline<J> {
         apply: impl FnOnce(T),
     ) -> Result<SeqNo, CommitError<E, J::Error>> {
         let Ticket { number, first, last, range, target } = self.reserve(request, in_order)?; // P1
-        let writer = Writer { pipeline: self, first }; // P2
+        let writer = Writer { pipeline: self, first, ticket: Some(number) }; // P2
         if let Err(error) = self.journal.append(&range, &request.payload) {
             std::mem::forget(writer);
+            self.queue.stamp_abandoned(number);
             return Err(CommitError::Failed(self.fail(Arc::new(error)))); // P8: uncertain
         }
         let end = J::distance(self.base, J::end(&range));
@@ -273,7 +274,7 @@ impl<J: Journal> Pipeline<J> {
     }
 
     /// Refuses later commits, waits for those in flight and for whoever prepares a segment, and hands out the tail for the
-    /// log's last record. No writer creates a file any more when this returns.
+    /// log's last record. No writer touches a file any more when this returns, also after a failure.
     ///
     /// # Errors
     /// - [`CloseError::AlreadyClosed`] to all but the first.
@@ -283,7 +284,13 @@ impl<J: Journal> Pipeline<J> {
             let mut order = self.order.lock();
             (order.tail.take().ok_or(CloseError::AlreadyClosed)?, order.next_ticket)
         };
-        self.queue.wait_until(u64::MAX, || self.queue.published() >= tickets || self.failure.is_set());
+        // Of a database that has failed nothing is published any more, and its writers leave one by one.
+        let skips_the_failed =
+            || planted_faults::planted("commit-pipeline-failed-close-passes-writers") && self.failure.is_set();
+        self.queue.wait_until(u64::MAX, || {
+            let all_published = self.queue.published() >= tickets;
+            all_published || (self.failure.is_set() && self.queue.have_left(tickets)) || skips_the_failed()
+        });
         if !planted_faults::planted("commit-pipeline-close-passes-a-preparing-writer") {
             // P9: whoever prepares has no ticket yet. Who takes this lock later finds the tail gone.
             drop(self.preparing.lock());
@@ -333,7 +340,7 @@ impl<J: Journal> Pipeline<J> {
                 }
             };
             // A panic in the caller's step leaves what it has done so far, which no record describes.
-            let writer = Writer { pipeline: self, first };
+            let writer = Writer { pipeline: self, first, ticket: None };
             let target = in_order(first, J::start(&range));
             std::mem::forget(writer);
             let target = target.map_err(CommitError::Refused)?;
@@ -370,7 +377,14 @@ impl<J: Journal> Pipeline<J> {
         // Everyone from the first unpublished ticket to this one must finish.
         let running = ticket.saturating_sub(self.queue.published());
         self.queue.wait_until(running, || visible() || self.failure.is_set());
-        if visible() { Ok(()) } else { Err(CommitError::Failed(self.cause())) }
+        if visible() {
+            return Ok(());
+        }
+        // P9: its stamp behind a hole moved nothing and woke nobody, and closing waits for it.
+        if !planted_faults::planted("commit-pipeline-closer-left-asleep") {
+            self.queue.wake_all();
+        }
+        Err(CommitError::Failed(self.cause()))
     }
 
     fn wait_until_synced<E>(&self, target: u64) -> Result<(), CommitError<E, J::Error>> {
@@ -413,10 +427,15 @@ impl<J: Journal> SyncSource for Pipeline<J> {
 struct Writer<'a, J: Journal> {
     pipeline: &'a Pipeline<J>,
     first: SeqNo,
+    /// `None` until the reservation is accepted.
+    ticket: Option<u64>,
 }
 
 impl<J: Journal> Drop for Writer<'_, J> {
     fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.pipeline.queue.stamp_abandoned(ticket);
+        }
         if !planted_faults::planted("commit-pipeline-death-unnoticed") {
             self.pipeline.fail(Arc::new(WriterDied { first: self.first }));
         }

@@ -51,6 +51,8 @@ struct Slot {
     logged: AtomicU64,
     /// `ticket + 1` once the batch is applied.
     applied: AtomicU64,
+    /// `ticket + 1` if its writer has gone without applying it: the database has failed then.
+    abandoned: AtomicU64,
 }
 
 /// Two frontiers over tickets that complete in any order.
@@ -102,6 +104,7 @@ impl PublishQueue {
             last: AtomicU64::new(0),
             logged: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
         };
         Self {
             slots: std::iter::repeat_with(slot).take(slots).collect(),
@@ -172,6 +175,25 @@ impl PublishQueue {
         // Release pairs with the Acquire in `scan`: who sees the stamp sees the batch in its memtables (P3).
         slot.applied.store(ticket + 1, Ordering::Release);
         self.advance();
+    }
+
+    /// Says that the writer of `ticket` touches nothing any more and will not apply its batch: nothing behind it is ever
+    /// published. Follow it with [`wake_all`](Self::wake_all).
+    #[cold]
+    pub fn stamp_abandoned(&self, ticket: u64) {
+        // Release pairs with the Acquire in `have_left`: what the writer did has happened before.
+        self.slot(ticket).abandoned.store(ticket + 1, Ordering::Release);
+    }
+
+    /// Whether no writer with a ticket below `tickets` touches anything any more. Tickets that are not handed out yet must
+    /// not be below it.
+    pub fn have_left(&self, tickets: u64) -> bool {
+        // Acquire pairs with the Releases of the two stamps.
+        let has_left = |stamp: &AtomicU64, ticket: u64| stamp.load(Ordering::Acquire) == ticket + 1;
+        (self.published()..tickets).all(|ticket| {
+            let slot = self.slot(ticket);
+            has_left(&slot.applied, ticket) || has_left(&slot.abandoned, ticket)
+        })
     }
 
     /// Publishes what is complete, or leaves it to the thread that is doing so now.

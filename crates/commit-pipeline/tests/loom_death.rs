@@ -86,6 +86,47 @@ fn closing_waits_for_those_in_flight() {
     });
 }
 
+/// P9: closing a database that fails waits for who is in flight too: whoever opens it next finds nobody storing into its log.
+#[test]
+fn closing_a_failed_pipeline_waits_for_those_in_flight() {
+    loom::model(|| {
+        let fixture = Arc::new(Fixture::new(4, 4));
+        let writer = thread::spawn({
+            let fixture = Arc::clone(&fixture);
+            move || fixture.commit(1, Durability::Buffered)
+        });
+        fixture.pipeline.fail(std::sync::Arc::new(std::io::Error::other("as the test asked")));
+        assert!(matches!(fixture.pipeline.close(), Err(CloseError::Failed(_))));
+        let stored =
+            || fixture.pipeline.journal().cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count();
+        let before = stored();
+        let reserved = fixture.pipeline.journal().script().accepted.len();
+        assert_eq!(before, reserved, "P9: a writer stores after closing has returned");
+        assert!(matches!(writer.join().unwrap(), Ok(_) | Err(CommitError::Failed(_) | CommitError::Closed)));
+        assert_eq!(stored(), before);
+    });
+}
+
+/// P9: a writer behind a hole publishes nothing when it is done, and wakes a closer who waits for it all the same.
+#[test]
+fn a_writer_behind_a_hole_wakes_the_closer() {
+    loom::model(|| {
+        let log = FakeLog::new(4);
+        log.script().failing_append = Some(seqno(1));
+        let fixture = Arc::new(Fixture::over(log, 4));
+        let writers = [(); 2].map(|()| {
+            let fixture = Arc::clone(&fixture);
+            thread::spawn(move || fixture.commit(1, Durability::Buffered))
+        });
+        let closed = fixture.pipeline.close();
+        for writer in writers {
+            assert!(matches!(writer.join().unwrap(), Err(CommitError::Failed(_) | CommitError::Closed)));
+        }
+        // Of those who came before it the first has failed the pipeline.
+        assert_eq!(closed.is_ok(), fixture.pipeline.failure().is_none());
+    });
+}
+
 /// P9: a writer that found no segment ready and prepares one has no ticket yet; closing waits for it all the same, and
 /// one that comes later is refused before it prepares anything. So nobody creates a file once closing has returned.
 #[test]

@@ -384,6 +384,16 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "loom: -p commit-pipeline --test loom_sync",
     },
     Fault {
+        name: "commit-pipeline-closer-left-asleep",
+        breaks: "P9",
+        caught_by: "loom: crash: -p commit-pipeline --test loom_death a_writer_behind_a_hole_wakes_the_closer",
+    },
+    Fault {
+        name: "commit-pipeline-failed-close-passes-writers",
+        breaks: "P9",
+        caught_by: "loom: -p commit-pipeline --test loom_death closing_a_failed_pipeline_waits",
+    },
+    Fault {
         name: "commit-pipeline-close-passes-a-preparing-writer",
         breaks: "P9",
         caught_by: "loom: -p commit-pipeline --test loom_death closing_waits_for_whoever_prepares",
