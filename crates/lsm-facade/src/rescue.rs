@@ -623,14 +623,18 @@ impl LogFinding {
         self.clears.get(&keyspace).is_some_and(|clear| *clear >= seqno)
     }
 
-    /// Batches of this keyspace behind `seqno`, too large for a record: where they begin, and their tables.
+    /// Batches too large for a record: their tables, and where each begins.
+    pub(crate) fn large_batches(&self) -> impl Iterator<Item = (TableId, SeqNo, BatchPart)> {
+        self.references.iter().map(|(id, (first, part))| (*id, *first, *part))
+    }
+
+    /// Those of this keyspace behind `seqno`.
     pub(crate) fn batches_behind(
         &self,
         keyspace: KeyspaceId,
         seqno: SeqNo,
     ) -> impl Iterator<Item = (TableId, SeqNo, BatchPart)> {
-        let behind = move |(first, part): &(SeqNo, BatchPart)| part.keyspace == keyspace && *first > seqno;
-        self.references.iter().filter(move |(_, batch)| behind(batch)).map(|(id, (first, part))| (*id, *first, *part))
+        self.large_batches().filter(move |(_, first, part)| part.keyspace == keyspace && *first > seqno)
     }
 
     fn note(&mut self, record: &Record<'_>) {

@@ -479,6 +479,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
     },
     Fault {
+        name: "facade-repair-passes-over-batches",
+        breaks: "P11",
+        caught_by: "-p lsm-facade --test rescue repair_brings_nothing_back",
+    },
+    Fault {
         name: "facade-get-allocates-before-a-value-is-found",
         breaks: "R1",
         caught_by: "-p lsm-facade --test allocation a_get_allocates_nothing_until_a_value_is_found",
