@@ -5,7 +5,7 @@
 //!                  ─▶ crash ─▶ kill ─▶ damage ─▶ main-job ─▶ page ─▶ counts ─▶ mutants
 //!   by hand        ─▶ golden --update, model --seeds N, crash --seeds N, kill --kills N, damage --trials N,
 //!                     fuzz --secs N,
-//!                     mutants --only NAME, bench, audit-get, profile WORKLOAD
+//!                     mutants --only NAME, bench, audit-get, profile WORKLOAD, simulate
 //! ```
 //!
 //! One file a verb; [`shell`] runs commands for all of them. Standard library, `clap` and `serde_json` alone: this is
@@ -27,6 +27,7 @@ mod model;
 mod mutants;
 mod profile;
 mod shell;
+mod simulate;
 mod stress;
 mod tidy;
 mod tools;
@@ -85,6 +86,8 @@ enum Verb {
     AuditGet,
     /// Draws where the time of one path goes, as a flame graph in target/profile
     Profile(profile::Options),
+    /// Runs the pickers of compaction over synthetic writes, without a disk, and draws what comes of it
+    Simulate(simulate::Options),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(&options),
         Verb::AuditGet => audit::run(),
         Verb::Profile(options) => profile::profile(&options),
+        Verb::Simulate(options) => simulate::simulate(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
