@@ -8,6 +8,8 @@
 //! The figures lie beside the value, under the lock: counting needs no atomic and no other cache line. The clock is read
 //! where somebody waits anyway, and in one of [`SAMPLE`] acquisitions.
 //!
+//! Each thread counts its own waits as well ([`waits_of_this_thread`]), so that one can show that it never waits.
+//!
 //! A panic under the lock does not poison it: who uses this takes care of what a panic leaves, as with a standard mutex
 //! whose poison is ignored.
 
@@ -15,6 +17,7 @@
 
 mod sync;
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::{AddAssign, Deref, DerefMut};
 use std::time::Duration;
@@ -24,6 +27,19 @@ use sync::{Edge, Moment, TryLock};
 
 /// Of so many acquisitions the holding of one is timed.
 pub const SAMPLE: u64 = 64;
+
+thread_local! {
+    static WAITS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often the calling thread has waited so far: for a [`Mutex`] that somebody had, or in [`wait`] and [`wait_timeout`].
+pub fn waits_of_this_thread() -> u64 {
+    WAITS.get()
+}
+
+fn this_thread_waits() {
+    WAITS.set(WAITS.get() + 1);
+}
 
 /// What a lock has cost so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,6 +114,7 @@ impl<T> Mutex<T> {
     #[cold]
     fn lock_contended(&self) -> sync::MutexGuard<'_, Metered<T>> {
         let since = Moment::now();
+        this_thread_waits();
         let mut inner = sync::lock(&self.inner);
         inner.edge.taken();
         inner.costs.contended += 1;
@@ -177,6 +194,7 @@ impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
 /// without a notification. The time between is neither held nor waited for the lock.
 pub fn wait<'a, T>(condvar: &Condvar, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     guard.end_timing();
+    this_thread_waits();
     let inner = guard.inner.take().expect("held until it is dropped");
     inner.edge.given_up();
     let mut inner = sync::wait(condvar, inner);
@@ -193,6 +211,7 @@ pub fn wait_timeout<'a, T>(
     limit: Duration,
 ) -> (MutexGuard<'a, T>, bool) {
     guard.end_timing();
+    this_thread_waits();
     let inner = guard.inner.take().expect("held until it is dropped");
     inner.edge.given_up();
     let (mut inner, waited) = condvar.wait_timeout(inner, limit).unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -236,10 +255,14 @@ mod tests {
                 drop(guard);
             });
             held.recv().unwrap();
+            let before = waits_of_this_thread();
             drop(mutex.lock());
+            assert_eq!(waits_of_this_thread(), before + 1, "it waited");
+            drop(mutex.lock());
+            assert_eq!(waits_of_this_thread(), before + 1, "it was free");
         });
         let costs = mutex.costs();
-        assert_eq!((costs.acquisitions, costs.contended), (2, 1));
+        assert_eq!((costs.acquisitions, costs.contended), (3, 1));
         assert!(costs.waited_ns > 0 && costs.held_ns >= 20_000_000, "{costs}");
     }
 
@@ -259,8 +282,10 @@ mod tests {
     #[test]
     fn waiting_ends_at_its_limit() {
         let (mutex, condvar) = (Mutex::new(1), Condvar::new());
+        let before = waits_of_this_thread();
         let (guard, timed_out) = wait_timeout(&condvar, mutex.lock(), Duration::from_millis(1));
         assert!(*guard == 1 && timed_out);
+        assert_eq!(waits_of_this_thread(), before + 1);
     }
 
     #[test]

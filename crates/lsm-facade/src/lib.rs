@@ -61,7 +61,7 @@ pub use database::Database;
 pub use error::{Error, Result};
 pub use iterator::{Iter, RangeCursor};
 pub use keyspace::Keyspace;
-pub use lock_meter::LockCosts;
+pub use lock_meter::{LockCosts, waits_of_this_thread};
 pub use options::{DatabaseBuilder, Durability, KeyspaceOptions};
 pub use repair::RepairReport;
 pub use rescue::LeftOut;
