@@ -1,6 +1,7 @@
 //! Remembers which parts of a table were found right.
 //!
-//! - **T2** A part is checked once per open table: by whoever reads it first, or by several who do so at once.
+//! - **T2** A part is checked once per open table: by whoever made the table, or who reads the part first, or by several
+//!   who do so at once.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +21,12 @@ impl CheckedBits {
         let word = self.0.get((ordinal / 64) as usize);
         // Relaxed: the bit publishes nothing. Whoever sees it reads the same immutable bytes of the file.
         word.is_some_and(|word| word.load(Ordering::Relaxed) >> (ordinal % 64) & 1 == 1)
+    }
+
+    /// How many parts were found right.
+    pub fn count(&self) -> u64 {
+        // Relaxed as in `is_set`: a figure.
+        self.0.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
     }
 
     /// Says that the part of this number was found right. Nothing happens for one beyond the count.

@@ -64,11 +64,12 @@
 //! ```
 //!
 //! Reading order: [`options`] (who a table is), [`error`], `frame`, `block`, `index`, `filter`, `large`,
-//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], [`cursor`], [`block_cache`],
-//! [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
+//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], `check_ahead`,
+//! [`cursor`], [`block_cache`], [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
 
 mod block;
 pub mod block_cache;
+mod check_ahead;
 pub mod checked;
 pub mod cursor;
 pub mod error;

@@ -313,6 +313,11 @@ impl TableReader {
         self.footer.data_blocks
     }
 
+    /// How many data blocks that are read in place were found right since the table was opened (T2).
+    pub fn checked_blocks(&self) -> u64 {
+        self.checked_blocks.count()
+    }
+
     /// Bytes that the open table itself holds in memory, maps and the block cache left out.
     pub fn memory_bytes(&self) -> usize {
         let counts = [self.footer.data_blocks, self.footer.partitions, self.footer.large_values];

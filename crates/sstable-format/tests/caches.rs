@@ -28,6 +28,33 @@ fn some_tables(count: u64, options: &TableOptions) -> (Tables, Vec<Expected>) {
     (tables, expected)
 }
 
+/// T2: each block is checked ahead of its readers where it is read in place; a sign to stop is obeyed.
+#[test]
+fn blocks_are_checked_ahead() {
+    for index_partition_bytes in [128 << 10, 1024] {
+        let options = TableOptions { block_bytes: 256, index_partition_bytes, ..TableOptions::default() };
+        let (tables, expected) = some_tables(1, &options);
+        let open = |access| tables.open(expected[0].table.0, 0, ReadOptions { access, block_cache: None }).unwrap();
+        let table = open(Access::Mapped);
+        assert!(table.data_blocks() > 10 && table.checked_blocks() == 0);
+        let asked = AtomicU64::new(0);
+        table.check_ahead(&|| asked.fetch_add(1, Ordering::Relaxed) >= 5).unwrap();
+        assert_eq!(table.checked_blocks(), 5);
+        table.check_ahead(&|| false).unwrap();
+        assert_eq!(table.checked_blocks(), table.data_blocks());
+        let read = open(Access::Pread);
+        read.check_ahead(&|| false).unwrap();
+        assert_eq!(read.checked_blocks(), 0, "nothing is read in place");
+    }
+    let options = TableOptions { compression: Compression::Lz4, ..TableOptions::default() };
+    let rows: Vec<Row> = (0..200).map(|n: u64| row(&n.to_be_bytes(), n + 1, Kind::Put, &[7; 100])).collect();
+    let mut tables = Tables::new();
+    let (table, _) = tables.write(&rows, options);
+    let table = tables.open(table, 0, ReadOptions { access: Access::Mapped, block_cache: None }).unwrap();
+    table.check_ahead(&|| false).unwrap();
+    assert_eq!(table.checked_blocks(), 0, "compressed blocks are checked whenever they are decoded");
+}
+
 /// T4: the block cache keeps to its limit, counts exactly what is in it, and serves what it has.
 #[test]
 fn block_cache_keeps_to_its_limit() {
