@@ -489,6 +489,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --test allocation a_get_allocates_nothing_until_a_value_is_found",
     },
     Fault {
+        name: "facade-new-tables-left-to-their-readers",
+        breaks: "T2",
+        caught_by: "-p lsm-facade --lib new_tables_are_checked_before_they_are_read",
+    },
+    Fault {
         name: "facade-fence-skipped",
         breaks: "C3",
         caught_by: "-p lsm-facade --test basics what_was_written_is_read_after_flush_compaction_and_reopening",
