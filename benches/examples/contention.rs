@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use benches::{KeyShape, Rows, mix};
 use hdrhistogram::Histogram;
-use lsm_facade::{Database, Durability, Keyspace};
+use lsm_facade::{Database, Durability, Keyspace, waits_of_this_thread};
 
 /// What a thread beside the measured one does until it is told to end.
 type Other<'a> = &'a (dyn Fn(&AtomicBool) + Sync);
@@ -163,6 +163,8 @@ fn synced() {
     println!(
         "{WRITERS} synced writers: {commits} commits, {syncs} syncs of the log, {group:.1} commits a sync, {rate:.0} commits/s"
     );
+    // Closing ends the log durably: one more. What a trace of system calls must agree with.
+    println!("a trace shows {} calls of fdatasync on the log", after.log_syncs + 1);
 }
 
 /// Commits a second, processor time and voluntary switches of a commit, with two writers and with 200.
@@ -217,27 +219,102 @@ fn writers() {
     );
 }
 
-/// How long gets take while flushes and compactions run all the time, and while as many threads spin in their place.
+/// Gets slower than this are looked into: what else happened to the thread since the last slow one.
+const SLOW_NS: u64 = 4000;
+
+/// What a thread's gets took, and what happened to the thread meanwhile.
+struct Gets {
+    latencies: Histogram<u64>,
+    slow: Slow,
+    happened: Happened,
+    /// How often the thread waited for another inside of the engine.
+    waits: u64,
+    /// Processors' worth of time that other threads of this process took.
+    others_busy: f64,
+}
+
+/// Slow gets, by what happened to the thread since the slow one before: nearly always in this one, for both are rare.
+#[derive(Default)]
+struct Slow {
+    all: u64,
+    faulted: u64,
+    switched: u64,
+}
+
+/// Page faults of the calling thread, and how often it was made to wait for another, so far.
+#[derive(Clone, Copy, Default)]
+struct Happened {
+    faults: u64,
+    switched: u64,
+}
+
+impl Happened {
+    fn so_far() -> Self {
+        let read = |name| std::fs::read_to_string(name).unwrap_or_default();
+        let stat = read("/proc/thread-self/stat");
+        // Behind the name, which may hold anything: state, seven numbers, the minor faults.
+        let faults = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(7)?.parse().ok());
+        let status = read("/proc/thread-self/status");
+        let switched = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+        Self {
+            faults: faults.unwrap_or(0),
+            switched: switched.and_then(|number| number.trim().parse().ok()).unwrap_or(0),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { faults: self.faults - before.faults, switched: self.switched - before.switched }
+    }
+}
+
+/// Seconds of processor time of the whole process.
+fn process_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// How long gets take while flushes and compactions run all the time, and while threads spin in their place: one, which is
+/// about as much as the caller and its workers are busy, for they mostly wait for each other, and two.
 fn tail() {
-    const SECONDS: u64 = 4;
+    const SECONDS: u64 = 3;
     let rows = Rows::new(KeyShape::Scattered, 100_000);
     let dir = tempfile::tempdir().expect("a directory can be made");
     let database = Database::builder(dir.path()).background_threads(2).open().expect("a database can be created");
     let keyspace = filled(&database, "read", &rows);
     let gets = || {
         let mut latencies = Histogram::<u64>::new(3).expect("three digits are a valid precision");
-        let until = Instant::now() + Duration::from_secs(SECONDS);
+        let mut slow = Slow::default();
+        let (all_before, own_before, began) = (process_time(), own_time().0, Instant::now());
+        let waits_before = waits_of_this_thread();
+        let first = Happened::so_far();
+        let mut last = first;
+        let until = began + Duration::from_secs(SECONDS);
         let mut before = Instant::now();
         for number in 0.. {
             get_some(&keyspace, &rows, 1, number);
-            let after = Instant::now();
-            latencies.record((after - before).as_nanos() as u64).expect("the histogram grows");
+            let mut after = Instant::now();
+            let took = (after - before).as_nanos() as u64;
+            latencies.record(took).expect("the histogram grows");
+            if took > SLOW_NS {
+                let now = Happened::so_far();
+                let Happened { faults, switched } = now.since(last);
+                slow.all += 1;
+                slow.faulted += u64::from(faults > 0);
+                slow.switched += u64::from(switched > 0);
+                last = now;
+                after = Instant::now();
+            }
             before = after;
             if after >= until {
                 break;
             }
         }
-        latencies
+        let happened = Happened::so_far().since(first);
+        let own = (own_time().0 - own_before) as f64 / 1e9;
+        let others_busy = (process_time() - all_before - own) / began.elapsed().as_secs_f64();
+        let waits = waits_of_this_thread() - waits_before;
+        Gets { latencies, slow, happened, waits, others_busy }
     };
     // A flush and a compaction, again and again, of the keyspace that is read: on a worker and on the caller's thread.
     let churn = |going: &AtomicBool| {
@@ -249,28 +326,54 @@ fn tail() {
             keyspace.compact().expect("a compaction succeeds");
         }
     };
-    let mut figures = [Vec::new(), Vec::new()];
+    let layouts: [(&str, &[Other<'_>]); 3] = [
+        ("flushes and compactions", &[&churn]),
+        ("1 spinning thread", &[&spin]),
+        ("2 spinning threads", &[&spin, &spin]),
+    ];
+    let mut figures = layouts.map(|_| Vec::new());
     let before = database.stats();
     for _ in 0..ROUNDS {
-        let spinning: [Other<'_>; 2] = [&spin, &spin];
-        let with: [&[Other<'_>]; 2] = [&spinning, &[&churn]];
-        for (others, figures) in with.into_iter().zip(&mut figures) {
+        for ((_, others), figures) in layouts.iter().zip(&mut figures) {
             figures.push(beside(others, gets));
         }
     }
     let after = database.stats();
     let compactions = |stats: &lsm_facade::Stats| stats.compactions.iter().sum::<u64>();
     println!(
-        "gets beside {} flushes and {} compactions, and beside 2 spinning threads:",
+        "gets beside {} flushes and {} compactions, and beside 1 and 2 spinning threads:",
         after.flushes - before.flushes,
         compactions(&after) - compactions(&before),
     );
     for quantile in [0.5, 0.99, 0.999, 0.9999] {
-        let [spinning, jobs] = &figures;
-        let of = |figures: &[Histogram<u64>]| {
-            median(figures.iter().map(|it| it.value_at_quantile(quantile) as f64).collect())
-        };
-        let (spinning, jobs) = (of(spinning), of(jobs));
-        println!("  p{:<6} {jobs:>10.0} ns, spinning {spinning:>10.0} ns: {:.2} ×", quantile * 100.0, jobs / spinning);
+        let [jobs, one, two] = figures
+            .each_ref()
+            .map(|figures| median(figures.iter().map(|it| it.latencies.value_at_quantile(quantile) as f64).collect()));
+        println!(
+            "  p{:<6} {jobs:>10.0} ns, spinning {one:>10.0} and {two:>10.0} ns: {:.2} × and {:.2} ×",
+            quantile * 100.0,
+            jobs / one,
+            jobs / two
+        );
     }
+    for ((name, _), figures) in layouts.iter().zip(&figures) {
+        let sum = |of: fn(&Gets) -> u64| figures.iter().map(of).sum::<u64>() as f64;
+        let gets = sum(|it| it.latencies.len());
+        let of_a_million = |of: fn(&Gets) -> u64| sum(of) * 1e6 / gets;
+        println!(
+            "  beside {name}, {:.2} processors' worth: {gets} gets; of a million",
+            median(figures.iter().map(|it| it.others_busy).collect())
+        );
+        println!(
+            "    {:.0} page faults, {:.0} switches; {:.0} took more than {SLOW_NS} ns: {:.0} with a fault, {:.0} with a switch",
+            of_a_million(|it| it.happened.faults),
+            of_a_million(|it| it.happened.switched),
+            of_a_million(|it| it.slow.all),
+            of_a_million(|it| it.slow.faulted),
+            of_a_million(|it| it.slow.switched),
+        );
+    }
+    let waits: u64 = figures.iter().flatten().map(|it| it.waits).sum();
+    println!("  gets waited {waits} times for a lock of the engine or for another of its threads");
+    assert_eq!(waits, 0, "R1: a get waits for nobody");
 }
