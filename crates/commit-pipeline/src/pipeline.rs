@@ -359,7 +359,7 @@ impl<J: Journal> Pipeline<J> {
         if self.order.lock().tail.is_none() {
             return Err(CommitError::Closed);
         }
-        self.journal.prepare_segment().map_err(|error| {
+        lock_meter::waiting(|| self.journal.prepare_segment()).map_err(|error| {
             if J::is_certain(&error) {
                 CommitError::NoRoom(error)
             } else {
@@ -388,7 +388,9 @@ impl<J: Journal> Pipeline<J> {
     }
 
     fn wait_until_synced<E>(&self, target: u64) -> Result<(), CommitError<E, J::Error>> {
-        self.sync.wait_through(target, self).map_err(|SyncAbandoned| CommitError::Failed(self.cause()))
+        // The one who syncs for all waits as well, for the disk.
+        lock_meter::waiting(|| self.sync.wait_through(target, self))
+            .map_err(|SyncAbandoned| CommitError::Failed(self.cause()))
     }
 
     fn cause(&self) -> Cause {

@@ -30,6 +30,8 @@ pub const SAMPLE: u64 = 64;
 
 thread_local! {
     static WAITS: Cell<u64> = const { Cell::new(0) };
+    /// Nanoseconds that this thread has waited.
+    static WAITED_NS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How often the calling thread has waited so far: for a [`Mutex`] that somebody had, or in [`wait`] and [`wait_timeout`].
@@ -39,6 +41,22 @@ pub fn waits_of_this_thread() -> u64 {
 
 fn this_thread_waits() {
     WAITS.set(WAITS.get() + 1);
+}
+
+/// How long this thread has waited since it began: for contended locks, in [`wait`], and in [`waiting`]. Only grows; what
+/// one call waited is the difference between after and before it.
+#[inline]
+pub fn waited_on_this_thread() -> Duration {
+    Duration::from_nanos(WAITED_NS.get())
+}
+
+/// Runs `step`, a sleep or something else that only makes the caller wait, and counts its time as waited.
+pub fn waiting<R>(step: impl FnOnce() -> R) -> R {
+    let (since, before) = (Moment::now(), WAITED_NS.get());
+    let result = step();
+    // Not added: what was waited within the step lies within its time.
+    WAITED_NS.set(before + since.elapsed_ns());
+    result
 }
 
 /// What a lock has cost so far.
@@ -118,7 +136,9 @@ impl<T> Mutex<T> {
         let mut inner = sync::lock(&self.inner);
         inner.edge.taken();
         inner.costs.contended += 1;
-        inner.costs.waited_ns += since.elapsed_ns();
+        let waited = since.elapsed_ns();
+        inner.costs.waited_ns += waited;
+        WAITED_NS.set(WAITED_NS.get() + waited);
         inner
     }
 
@@ -191,13 +211,13 @@ impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
 }
 
 /// Gives the lock up until `condvar` is notified, and takes it again, which counts as one more acquisition; may also end
-/// without a notification. The time between is neither held nor waited for the lock.
+/// without a notification. The time between is neither held nor waited for the lock, but waited by this thread.
 pub fn wait<'a, T>(condvar: &Condvar, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     guard.end_timing();
     this_thread_waits();
     let inner = guard.inner.take().expect("held until it is dropped");
     inner.edge.given_up();
-    let mut inner = sync::wait(condvar, inner);
+    let mut inner = waiting(|| sync::wait(condvar, inner));
     inner.edge.taken();
     inner.costs.acquisitions += 1;
     MutexGuard { inner: Some(inner), since: None }
@@ -214,7 +234,8 @@ pub fn wait_timeout<'a, T>(
     this_thread_waits();
     let inner = guard.inner.take().expect("held until it is dropped");
     inner.edge.given_up();
-    let (mut inner, waited) = condvar.wait_timeout(inner, limit).unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (mut inner, waited) =
+        waiting(|| condvar.wait_timeout(inner, limit).unwrap_or_else(std::sync::PoisonError::into_inner));
     inner.edge.taken();
     inner.costs.acquisitions += 1;
     (MutexGuard { inner: Some(inner), since: None }, waited.timed_out())
@@ -264,6 +285,27 @@ mod tests {
         let costs = mutex.costs();
         assert_eq!((costs.acquisitions, costs.contended), (3, 1));
         assert!(costs.waited_ns > 0 && costs.held_ns >= 20_000_000, "{costs}");
+    }
+
+    #[test]
+    fn a_thread_knows_how_long_it_has_waited() {
+        let (mutex, condvar) = (Mutex::new(()), Condvar::new());
+        let of = |step: &dyn Fn()| {
+            let before = waited_on_this_thread();
+            step();
+            waited_on_this_thread() - before
+        };
+        assert_eq!(of(&|| drop(mutex.lock())), Duration::ZERO, "nobody has it");
+        let limit = Duration::from_millis(5);
+        assert!(of(&|| drop(wait_timeout(&condvar, mutex.lock(), limit))) >= limit);
+        // A wait within a wait is the same time, not as much again.
+        let outer = of(&|| waiting(|| drop(wait_timeout(&condvar, mutex.lock(), limit))));
+        assert!(outer >= limit);
+        let begun = std::time::Instant::now();
+        let nested = of(&|| waiting(|| waiting(|| thread::sleep(limit))));
+        assert!(nested >= limit && nested <= begun.elapsed());
+        let elsewhere = thread::spawn(waited_on_this_thread).join().unwrap();
+        assert_eq!(elsewhere, Duration::ZERO);
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub(crate) struct KeyspaceShared {
     /// `PACE_FREE`, `PACE_QUEUE`, `PACE_WAIT`, or a delay in nanoseconds per KiB written (P10). Relaxed: advice, corrected
     /// at the next change of the super version.
     pub(crate) pace: AtomicU64,
+    /// The delay in nanoseconds per KiB that is due at the head of the queue, whatever `pace` says (P10). Relaxed, as `pace`.
+    pub(crate) queue_delay: AtomicU64,
     /// Where writers at a hard limit wait for their turn (P9, P10).
     pub(crate) room: Turnstile,
     /// Gathers delays too short to sleep.
@@ -95,6 +97,7 @@ impl KeyspaceShared {
             operations: Mutex::new(Vec::new()),
             dropped: AtomicBool::new(false),
             pace: AtomicU64::new(PACE_FREE),
+            queue_delay: AtomicU64::new(0),
             room: Turnstile::default(),
             throttle: Throttle::default(),
             flush_through: AtomicU64::new(0),

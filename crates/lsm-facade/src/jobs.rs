@@ -1007,7 +1007,9 @@ impl Core {
     pub(crate) fn update_pace(&self, keyspace: &KeyspaceShared) {
         loop {
             let current = keyspace.history.current_full();
-            let pace = self.pace_of(keyspace, &current);
+            let (pace, queue_delay) = self.pace_of(keyspace, &current);
+            // Relaxed: advice for who stands in the queue, as old as what is stored below at most.
+            keyspace.queue_delay.store(queue_delay, Ordering::Relaxed);
             // AcqRel: of two who do this at a time, the one that stores last has acquired what the other looked at, and
             // sees below if that was newer. So what stays is what the newest super version asks for.
             let before = keyspace.pace.swap(pace, Ordering::AcqRel);
@@ -1021,20 +1023,16 @@ impl Core {
         }
     }
 
-    fn pace_of(&self, keyspace: &KeyspaceShared, current: &SuperVersion) -> u64 {
-        let options = keyspace.options.compaction();
-        let load = Load {
-            l0_runs: current.version().runs(Level::ZERO).len() as u64,
-            sealed_bytes: sealed_bytes(current),
-            pending_bytes: compaction::pick::pending_bytes(current.version(), &options),
-        };
+    /// What writers of a keyspace are told; and the delay, in nanoseconds per KiB, of those who have come to the head of
+    /// the queue and found room: a queue is no way around the debt.
+    fn pace_of(&self, keyspace: &KeyspaceShared, current: &SuperVersion) -> (u64, u64) {
         // Per KiB written; each writer scales it by what it writes.
-        match compaction::pace::pace(&keyspace.options.limits(), &load, 1024) {
-            Pace::Wait(_) => PACE_WAIT,
-            _ if keyspace.room.is_in_use() => PACE_QUEUE,
+        let delay = match compaction::pace::pace(&keyspace.options.limits(), &load_of(keyspace, current), 1024) {
+            Pace::Wait(_) => return (PACE_WAIT, 0),
             Pace::Proceed => PACE_FREE,
             Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_QUEUE - 1),
-        }
+        };
+        (if keyspace.room.is_in_use() { PACE_QUEUE } else { delay }, delay)
     }
 
     fn job_succeeded(&self, task: Task) -> bool {
@@ -1134,6 +1132,15 @@ pub(crate) fn table_entry(id: TableId, job: JobId, epoch: Epoch, summary: &Table
 fn plan_tables(current: &SuperVersion, plan: &Plan) -> Vec<Arc<Table>> {
     let named = |level, id| plan.inputs.contains(&(level, id));
     current.version().tables().filter(|(level, table)| named(*level, table.id())).map(|(_, t)| Arc::clone(t)).collect()
+}
+
+/// What there is to do for a keyspace, as far as it sets the pace of its writers (P10).
+pub(crate) fn load_of(keyspace: &KeyspaceShared, current: &SuperVersion) -> Load {
+    Load {
+        l0_runs: current.version().runs(Level::ZERO).len() as u64,
+        sealed_bytes: sealed_bytes(current),
+        pending_bytes: compaction::pick::pending_bytes(current.version(), &keyspace.options.compaction()),
+    }
 }
 
 /// Bytes in sealed memtables and placed batches.

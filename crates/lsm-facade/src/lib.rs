@@ -68,5 +68,5 @@ pub use rescue::LeftOut;
 pub use salvage::{LostKeys, SalvageReport};
 pub use slice::Slice;
 pub use snapshot::Snapshot;
-pub use stats::{Health, KeyspaceStats, LevelStats, Stats};
+pub use stats::{DebtStats, Health, KeyspaceStats, LevelStats, Stats, waited_on_this_thread};
 pub use verify::VerifyReport;

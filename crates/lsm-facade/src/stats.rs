@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use internal_key::Level;
 use lock_meter::LockCosts;
@@ -9,6 +10,7 @@ use version_history::Sealed;
 
 use crate::Error;
 use crate::core::KeyspaceShared;
+use crate::jobs::load_of;
 
 /// Counts since opening. Relaxed everywhere: figures, read by `stats` alone.
 #[derive(Debug, Default)]
@@ -19,12 +21,52 @@ pub(crate) struct Counters {
     pub(crate) stalls: AtomicU64,
     pub(crate) delays: AtomicU64,
     pub(crate) waited_ns: AtomicU64,
+    pub(crate) longest_wait_ns: AtomicU64,
     compactions: [AtomicU64; Level::COUNT],
     compaction_read_bytes: AtomicU64,
     compaction_written_bytes: AtomicU64,
 }
 
+/// How long the calling thread has waited, inside this engine, since it began: for room (P10), for locks, for other
+/// writers, for syncs. Only grows: how much of a call's time was waiting is the difference between after it and before it.
+///
+/// ```
+/// # fn main() -> lsm_facade::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let keyspace = lsm_facade::Database::open(dir.path())?.keyspace("a")?;
+/// let before = lsm_facade::waited_on_this_thread();
+/// keyspace.insert("key", "value")?;
+/// let waited = lsm_facade::waited_on_this_thread() - before;
+/// # assert!(waited < std::time::Duration::from_secs(60));
+/// # Ok(())
+/// # }
+/// ```
+pub fn waited_on_this_thread() -> Duration {
+    lock_meter::waited_on_this_thread()
+}
+
+/// A commit under way: what it waits, in sum, is held against the longest wait when this is dropped.
+pub(crate) struct CommitWaits<'a> {
+    counters: &'a Counters,
+    before: Duration,
+}
+
+impl Drop for CommitWaits<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let waited = waited_on_this_thread() - self.before;
+        if !waited.is_zero() {
+            self.counters.longest_wait_ns.fetch_max(waited.as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Counters {
+    #[inline]
+    pub(crate) fn commit_begins(&self) -> CommitWaits<'_> {
+        CommitWaits { counters: self, before: waited_on_this_thread() }
+    }
+
     pub(crate) fn compacted(&self, into: Level, read: u64, written: u64) {
         self.compactions[into.index()].fetch_add(1, Ordering::Relaxed);
         self.compaction_read_bytes.fetch_add(read, Ordering::Relaxed);
@@ -62,6 +104,8 @@ pub struct Stats {
     pub delays: u64,
     /// Nanoseconds that commits were held up before their reservation, in all (P10).
     pub waited_ns: u64,
+    /// The longest that one commit waited, in nanoseconds: all its waits in sum, before the reservation and after it.
+    pub longest_wait_ns: u64,
     /// Distinct sequence numbers that snapshots hold.
     pub snapshots: u64,
     /// Bytes of blocks in the cache.
@@ -84,6 +128,7 @@ impl Stats {
         self.stalls = load(&counters.stalls);
         self.delays = load(&counters.delays);
         self.waited_ns = load(&counters.waited_ns);
+        self.longest_wait_ns = load(&counters.longest_wait_ns);
     }
 }
 
@@ -98,6 +143,7 @@ impl fmt::Display for Stats {
         writeln!(f, "compactions     {compactions} ({read} bytes read, {written} written)")?;
         writeln!(f, "failed jobs     {}", self.failed_jobs)?;
         writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
+        writeln!(f, "longest wait    {} ns in one commit", self.longest_wait_ns)?;
         writeln!(f, "snapshots       {}", self.snapshots)?;
         writeln!(f, "block cache     {} bytes", self.block_cache_bytes)?;
         for (name, costs) in &self.locks {
@@ -124,8 +170,28 @@ pub struct KeyspaceStats {
     pub memtable_bytes: u64,
     /// Sealed memtables and batches that wait to be flushed.
     pub sealed: u64,
+    /// What the background has to do for it.
+    pub debt: DebtStats,
     /// Each level that holds a table.
     pub levels: Vec<LevelStats>,
+}
+
+/// What sets the pace of a keyspace's writers, each with its hard limit; 0 is no limit (C1, P10).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DebtStats {
+    /// Runs in level 0.
+    pub l0_runs: u64,
+    /// Their limit.
+    pub l0_runs_max: u64,
+    /// Bytes of sealed memtables that are not flushed.
+    pub sealed_bytes: u64,
+    /// Their limit.
+    pub sealed_bytes_max: u64,
+    /// Bytes that compaction has to read, by estimate, before every level is within its target.
+    pub pending_bytes: u64,
+    /// Their limit.
+    pub pending_bytes_max: u64,
 }
 
 /// What one level of a keyspace holds.
@@ -173,7 +239,18 @@ impl KeyspaceStats {
                 logical_bytes: entries().map(|entry| entry.logical_bytes).sum(),
             });
         }
+        let limits = keyspace.options.limits();
+        let load = load_of(keyspace, &current);
+        let debt = DebtStats {
+            l0_runs: load.l0_runs,
+            l0_runs_max: limits.l0_runs,
+            sealed_bytes: load.sealed_bytes,
+            sealed_bytes_max: limits.sealed_bytes,
+            pending_bytes: load.pending_bytes,
+            pending_bytes_max: limits.pending_bytes,
+        };
         Self {
+            debt,
             name: keyspace.name.clone(),
             id: keyspace.id.get(),
             memtable_entries: memtables().map(|memtable| memtable.entries()).sum(),
@@ -189,6 +266,11 @@ impl fmt::Display for KeyspaceStats {
         writeln!(f, "keyspace {:?} (ks{})", self.name, self.id)?;
         let (entries, bytes, sealed) = (self.memtable_entries, self.memtable_bytes, self.sealed);
         writeln!(f, "  memtables     {entries} entries, {bytes} bytes, {sealed} sealed")?;
+        let DebtStats { l0_runs, sealed_bytes, pending_bytes, .. } = self.debt;
+        writeln!(
+            f,
+            "  debt          {l0_runs} runs in L0, {sealed_bytes} bytes sealed, {pending_bytes} bytes to compact"
+        )?;
         for level in &self.levels {
             let LevelStats { level, runs, tables, bytes, entries, tombstones, .. } = level;
             writeln!(

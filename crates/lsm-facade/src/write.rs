@@ -52,6 +52,7 @@ impl Core {
             return self.write_large(&batch);
         }
         let pipeline = self.writable()?;
+        let _waits = self.counters.commit_begins();
         self.make_room(keyspace, bytes)?;
         ENCODED.with_borrow_mut(|payload| {
             payload.clear();
@@ -95,6 +96,7 @@ impl Core {
         if batch.payload.len() as u64 > self.options.inline_batch_bytes() {
             return self.write_large(batch);
         }
+        let _waits = self.counters.commit_begins();
         for part in &batch.parts {
             self.make_room(&part.keyspace, part.arena_bytes)?;
         }
@@ -143,6 +145,7 @@ impl Core {
     /// whose sequence numbers are relative to what the reservation will give; the log holds a reference.
     fn write_large(&self, batch: &WriteBatch) -> Result<SeqNo> {
         let pipeline = self.writable()?;
+        let _waits = self.counters.commit_begins();
         for part in &batch.parts {
             part.keyspace.check_alive()?;
             self.make_room(&part.keyspace, part.arena_bytes)?;
@@ -326,25 +329,32 @@ impl Core {
     fn slow_down(&self, keyspace: &Arc<KeyspaceShared>, pace: u64, bytes: u64) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
         if pace >= PACE_QUEUE {
-            return self.wait_for_room(scheduler, keyspace);
+            return self.wait_for_room(scheduler, keyspace, bytes);
         }
         if scheduler.threads() == 0 {
             // Without threads a delay pays nothing off; a job does. Its failure is not this writer's while there is room.
             let _ = scheduler.run_one_job();
             return Ok(());
         }
-        let delay = Duration::from_nanos(pace.saturating_mul(bytes) / 1024);
-        self.counters.delays.fetch_add(1, Ordering::Relaxed);
-        if let Some(delay) = keyspace.throttle.owe(delay) {
-            self.environment.clock.sleep(delay);
-            self.counters.waited_ns.fetch_add(delay.as_nanos() as u64, Ordering::Relaxed);
-        }
+        let delayed = self.delay(keyspace, pace, bytes);
+        self.counters.waited_ns.fetch_add(delayed.as_nanos() as u64, Ordering::Relaxed);
         Ok(())
     }
 
+    /// Delays a writer in proportion to the debt and to what it writes, and returns for how long.
+    fn delay(&self, keyspace: &KeyspaceShared, nanos_per_kib: u64, bytes: u64) -> Duration {
+        self.counters.delays.fetch_add(1, Ordering::Relaxed);
+        let delay = keyspace.throttle.owe(Duration::from_nanos(nanos_per_kib.saturating_mul(bytes) / 1024));
+        if let Some(delay) = delay {
+            lock_meter::waiting(|| self.environment.clock.sleep(delay));
+        }
+        delay.unwrap_or_default()
+    }
+
     /// Waits at a hard limit until a job has made room, or until it is known why none can: those who wait, one by one, in
-    /// the order in which they came (P9).
-    fn wait_for_room(&self, scheduler: &Scheduler, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
+    /// the order in which they came (P9). Who then has room is delayed as any other, still at the head of the queue: else
+    /// all who stand in it would go on at full speed until the limit is met again.
+    fn wait_for_room(&self, scheduler: &Scheduler, keyspace: &Arc<KeyspaceShared>, bytes: u64) -> Result<()> {
         self.counters.stalls.fetch_add(1, Ordering::Relaxed);
         let began = self.environment.clock.monotonic();
         let has_room = || keyspace.is_dropped() || keyspace.pace.load(Ordering::Relaxed) != PACE_WAIT;
@@ -358,6 +368,11 @@ impl Core {
                 self.wait_with(wait, |_| has_room())
             }
         };
+        // Relaxed: advice, as the pace.
+        let delay = keyspace.queue_delay.load(Ordering::Relaxed);
+        if has_room() && delay > 0 && scheduler.threads() > 0 {
+            self.delay(keyspace, delay, bytes);
+        }
         drop(turn);
         if !keyspace.room.is_in_use() {
             // The last of the queue: whoever comes from here on need not stand in it.
@@ -475,6 +490,37 @@ mod tests {
     use crate::Database;
     use crate::core::{PACE_FREE, PACE_QUEUE, PACE_WAIT};
 
+    /// P10: a queue is no way around the debt. Whoever has waited for their turn and then has room is delayed as any other.
+    #[test]
+    fn writers_are_delayed_also_when_they_come_out_of_a_queue() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::builder(dir.path()).background_threads(1).open().unwrap();
+        let keyspace = database.keyspace("a").unwrap();
+        let shared = &keyspace.shared;
+        let begun = std::time::Instant::now();
+        thread::scope(|scope| {
+            let turn = shared.room.enter();
+            keyspace.handle.core.update_pace(shared);
+            // As a debt would ask for.
+            shared.queue_delay.store(Duration::from_millis(10).as_nanos() as u64, Ordering::Relaxed);
+            for number in 0..3_u32 {
+                let keyspace = &keyspace;
+                scope.spawn(move || keyspace.insert(number.to_be_bytes(), [0; 1024]).unwrap());
+            }
+            while shared.room.present() < 4 {
+                thread::yield_now();
+            }
+            drop(turn);
+        });
+        let stats = database.stats();
+        assert_eq!((stats.stalls, stats.delays), (3, 3));
+        assert!(begun.elapsed() >= Duration::from_millis(29), "each 10 ms, one after the other");
+        assert!(
+            stats.longest_wait_ns >= 29_000_000,
+            "the last waited for the others, and then for its own delay: {stats}"
+        );
+    }
+
     /// P9, P10: while writers wait for their turn at a hard limit, one that comes later does not pass them though there is
     /// room again; and when all have gone, nobody stands in a queue any more.
     #[test]
@@ -509,7 +555,9 @@ mod tests {
         });
         assert_eq!(written.load(Ordering::Relaxed), 5);
         assert_eq!(shared.pace.load(Ordering::Relaxed), PACE_FREE);
-        assert_eq!(database.stats().stalls, 5);
+        let stats = database.stats();
+        assert_eq!((stats.stalls, stats.delays), (5, 0));
+        assert!(stats.longest_wait_ns >= 20_000_000, "{stats}");
     }
 
     /// P9, P10: a pace that is out of date, as two threads that compute it at once can leave it, holds nobody for ever: the
