@@ -15,7 +15,8 @@
 //!
 //! The curve is a straight line from 0 at the soft limit to [`Limits::delay_per_kib_max`] at the hard one; of several
 //! debts the worst counts. A compaction that keeps up with some rate therefore meets the writers at the one point of
-//! the line where they write at that rate: the debt settles there instead of swinging between free and stopped.
+//! the line where they write at that rate: the debt settles there instead of swinging between free and stopped. All
+//! writers of a keyspace share one rate ([`Throttle`]): many are not let through faster than one.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,8 @@ impl Default for Limits {
             l0_runs: 12,
             sealed_bytes: 256 << 20,
             pending_bytes: 64 << 30,
-            delay_per_kib_max: Duration::from_micros(250),
+            // A mebibyte in a second: what is left of the room then outlasts a job that makes more.
+            delay_per_kib_max: Duration::from_millis(1),
         }
     }
 }
@@ -56,6 +58,9 @@ impl Default for Limits {
 pub struct Load {
     /// Runs in level 0.
     pub l0_runs: u64,
+    /// Runs of level 0 that the sealed memtables will become, in thousandths: they count as if they were there, so that
+    /// the debt grows by memtables and not by leaps, and no flush takes it past the limit.
+    pub l0_runs_coming_thousandths: u64,
     /// Bytes of sealed memtables that are not flushed.
     pub sealed_bytes: u64,
     /// Bytes that compaction has to read.
@@ -97,8 +102,9 @@ pub enum Pace {
 
 /// What a writer of `bytes` bytes does under `load`. Costs a few divisions; no clock is read.
 pub fn pace(limits: &Limits, load: &Load, bytes: u64) -> Pace {
+    let l0_runs = load.l0_runs.saturating_mul(1000).saturating_add(load.l0_runs_coming_thousandths);
     let debts = [
-        (limits.l0_runs, load.l0_runs, Debt::L0Runs),
+        (limits.l0_runs.saturating_mul(1000), l0_runs, Debt::L0Runs),
         (limits.sealed_bytes, load.sealed_bytes, Debt::SealedBytes),
         (limits.pending_bytes, load.pending_bytes, Debt::PendingBytes),
     ];
@@ -131,29 +137,31 @@ fn used_thousandths(hard: u64, found: u64) -> u64 {
     (found.saturating_sub(soft) * 1000 / (hard - soft)) as u64
 }
 
-/// Gathers delays that are too short to sleep into ones that are not. Shared by all writers of a keyspace.
+/// Makes one rate of the delays of all writers of a keyspace, and gathers those that are too short to sleep.
+///
+/// Each delay pushes a shared point in time forward; a writer sleeps until that point once it is worth a sleep. So the
+/// delays of several writers add up instead of passing side by side.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    /// Nanoseconds owed.
-    owed: AtomicU64,
+    /// When all delays so far are over, in nanoseconds of the caller's clock.
+    over_at: AtomicU64,
 }
 
 impl Throttle {
-    /// What is worth sleeping: shorter sleeps take much longer than asked.
+    /// What is worth sleeping: shorter sleeps take much longer than asked. As much is made up for of what a sleep took
+    /// longer.
     pub const SLEEP_MIN: Duration = Duration::from_millis(1);
 
-    /// Adds a delay. Returns how long the caller sleeps now, if enough has gathered: all of it, so that one of several
-    /// writers sleeps for all.
-    pub fn owe(&self, delay: Duration) -> Option<Duration> {
-        let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
-        // Relaxed: the number stands alone, nothing is published through it. Each nanosecond is taken by one writer,
-        // because both steps are read-modify-writes of the same number.
-        let owed = self.owed.fetch_add(nanos, Ordering::Relaxed).saturating_add(nanos);
-        if u128::from(owed) < Self::SLEEP_MIN.as_nanos() {
-            return None;
-        }
-        let owed = self.owed.swap(0, Ordering::Relaxed);
-        (owed > 0).then(|| Duration::from_nanos(owed))
+    /// Adds a delay. Returns how long the caller sleeps now, if that is worth it.
+    pub fn owe(&self, delay: Duration, now: Duration) -> Option<Duration> {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let (delay, earliest) = (nanos(delay), nanos(now.saturating_sub(Self::SLEEP_MIN)));
+        let later = |over_at: u64| over_at.max(earliest).saturating_add(delay);
+        // Relaxed: the number stands alone, nothing is published through it, and read-modify-writes of it lose no delay.
+        let before = self.over_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |over_at| Some(later(over_at)));
+        let (Ok(before) | Err(before)) = before;
+        let sleep = Duration::from_nanos(later(before)).saturating_sub(now);
+        (sleep >= Self::SLEEP_MIN).then_some(sleep)
     }
 }
 
@@ -215,7 +223,7 @@ mod tests {
     };
 
     fn load(l0_runs: u64, sealed_bytes: u64, pending_bytes: u64) -> Load {
-        Load { l0_runs, sealed_bytes, pending_bytes }
+        Load { l0_runs, sealed_bytes, pending_bytes, ..Load::default() }
     }
 
     /// P10: up to 85 % of every limit nobody is held up.
@@ -266,14 +274,37 @@ mod tests {
         assert_eq!(pace(&tiny, &Load::default(), u64::MAX), Pace::Proceed);
     }
 
+    /// C1, P10: what a flush will bring to level 0 counts before it is there.
+    #[test]
+    fn runs_that_are_coming_count() {
+        let coming = |thousandths| Load { l0_runs: 17, l0_runs_coming_thousandths: thousandths, ..Load::default() };
+        assert_eq!(pace(&LIMITS, &coming(0), 1024), Pace::Proceed);
+        let half_a_run = Pace::Delay(Duration::from_micros(166), Debt::L0Runs);
+        assert_eq!(
+            pace(&Limits { delay_per_kib_max: Duration::from_micros(1000), ..LIMITS }, &coming(500), 1024),
+            half_a_run
+        );
+        assert_eq!(pace(&LIMITS, &coming(3000), 1024), Pace::Wait(Debt::L0Runs));
+    }
+
     #[test]
     fn short_delays_gather_into_one_that_can_be_slept() {
-        let throttle = Throttle::default();
-        let delay = Duration::from_micros(300);
-        assert_eq!([throttle.owe(delay), throttle.owe(delay), throttle.owe(delay)], [None; 3]);
-        assert_eq!(throttle.owe(delay), Some(Duration::from_micros(1200)));
-        assert_eq!(throttle.owe(delay), None, "what was slept is no longer owed");
-        assert!(throttle.owe(Duration::MAX).is_some());
+        let (throttle, now) = (Throttle::default(), Duration::from_secs(1));
+        let delay = Duration::from_micros(600);
+        // The first millisecond is what a sleep before may have taken longer.
+        assert_eq!([throttle.owe(delay, now), throttle.owe(delay, now), throttle.owe(delay, now)], [None; 3]);
+        assert_eq!(throttle.owe(delay, now), Some(Duration::from_micros(1400)));
+        let later = now + Duration::from_millis(10);
+        assert_eq!(throttle.owe(delay, later), None, "what was slept is no longer owed");
+        assert!(throttle.owe(Duration::MAX, later).is_some());
+    }
+
+    /// P10: the delays of writers that come at the same time add up: each sleeps until those before it are over too.
+    #[test]
+    fn several_writers_are_not_let_through_faster_than_one() {
+        let (throttle, now) = (Throttle::default(), Duration::from_secs(1));
+        let slept = std::array::from_fn(|_| throttle.owe(Duration::from_millis(5), now));
+        assert_eq!(slept, [4, 9, 14, 19].map(|ms| Some(Duration::from_millis(ms))));
     }
 
     #[derive(Debug, Default)]

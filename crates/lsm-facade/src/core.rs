@@ -72,7 +72,7 @@ pub(crate) struct KeyspaceShared {
     pub(crate) queue_delay: AtomicU64,
     /// Where writers at a hard limit wait for their turn (P9, P10).
     pub(crate) room: Turnstile,
-    /// Gathers delays too short to sleep.
+    /// Makes one rate of the delays of all writers.
     pub(crate) throttle: Throttle,
     /// Whatever is sealed with a sequence number up to this is to be flushed, whatever the size. Only rises, so that no
     /// request is lost to an earlier one that is done. Relaxed: a request is followed by a lock (`jobs`).

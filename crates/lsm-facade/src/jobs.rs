@@ -412,7 +412,7 @@ impl Core {
         let Some(oldest) = sealed.iter().filter_map(first_seqno).min() else { return Vec::new() };
         let asked = oldest.get() <= keyspace.flush_through.load(Ordering::Relaxed);
         let has_batch = sealed.iter().any(|part| matches!(part, Sealed::Batch(_)));
-        let due = sealed_bytes(&current) * 2 >= keyspace.options.write_buffer_bytes;
+        let due = sealed_bytes(&current) >= keyspace.options.flush_bytes();
         if !(asked || has_batch || due || self.pins_too_much_log(keyspace)) {
             return Vec::new();
         }
@@ -1136,9 +1136,11 @@ fn plan_tables(current: &SuperVersion, plan: &Plan) -> Vec<Arc<Table>> {
 
 /// What there is to do for a keyspace, as far as it sets the pace of its writers (P10).
 pub(crate) fn load_of(keyspace: &KeyspaceShared, current: &SuperVersion) -> Load {
+    let sealed_bytes = sealed_bytes(current);
     Load {
         l0_runs: current.version().runs(Level::ZERO).len() as u64,
-        sealed_bytes: sealed_bytes(current),
+        l0_runs_coming_thousandths: sealed_bytes.saturating_mul(1000) / keyspace.options.flush_bytes(),
+        sealed_bytes,
         pending_bytes: compaction::pick::pending_bytes(current.version(), &keyspace.options.compaction()),
     }
 }

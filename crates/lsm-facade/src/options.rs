@@ -486,6 +486,11 @@ impl KeyspaceOptions {
         }
     }
 
+    /// Bytes of sealed memtables at which a flush is due: half the buffer, the other half is filled meanwhile.
+    pub(crate) fn flush_bytes(&self) -> u64 {
+        self.write_buffer_bytes.div_ceil(2).max(1)
+    }
+
     /// Where writers are slowed down, and stopped (P10).
     pub(crate) fn limits(&self) -> Limits {
         Limits {

@@ -344,7 +344,8 @@ impl Core {
     /// Delays a writer in proportion to the debt and to what it writes, and returns for how long.
     fn delay(&self, keyspace: &KeyspaceShared, nanos_per_kib: u64, bytes: u64) -> Duration {
         self.counters.delays.fetch_add(1, Ordering::Relaxed);
-        let delay = keyspace.throttle.owe(Duration::from_nanos(nanos_per_kib.saturating_mul(bytes) / 1024));
+        let delay = Duration::from_nanos(nanos_per_kib.saturating_mul(bytes) / 1024);
+        let delay = keyspace.throttle.owe(delay, self.environment.clock.monotonic());
         if let Some(delay) = delay {
             lock_meter::waiting(|| self.environment.clock.sleep(delay));
         }
