@@ -33,6 +33,9 @@ pub struct CompactionOptions {
     /// The most input bytes of one job, unless a single run or table with what it overlaps is larger; tiered compaction
     /// takes whole runs whatever their size. At least 1.
     pub merge_bytes_max: u64,
+    /// A keyspace of at most this many bytes is brought to one run when it is idle. A larger one keeps its levels: what
+    /// that would rewrite is out of proportion to the tenth of the space that it may free.
+    pub idle_bytes_max: u64,
     /// How each level stores its tables, as numbers that mean nothing here: a table is moved without being rewritten
     /// only between levels with equal numbers (say, equal compression).
     pub formats: [u8; Level::COUNT],
@@ -51,6 +54,7 @@ impl Default for CompactionOptions {
             level_multiplier: 10,
             table_bytes_target: 64 << 20,
             merge_bytes_max: 2 << 30,
+            idle_bytes_max: 4 << 30,
             formats: [0; Level::COUNT],
             tier_runs_max: 4,
             fifo_bytes_max: 1 << 30,

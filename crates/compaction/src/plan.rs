@@ -66,6 +66,15 @@ pub enum Reason {
         /// How many it should have.
         target: u64,
     },
+    /// Half of what a table holds, or more, is tombstones: what they hide and they themselves are of no use to anybody.
+    Tombstones {
+        /// The level.
+        level: Level,
+        /// How many there are in the table.
+        tombstones: u64,
+        /// Among how many entries.
+        entries: u64,
+    },
     /// Nothing presses, and fewer runs read faster.
     Idle,
     /// Somebody asked for a range of keys to be compacted.
@@ -78,6 +87,9 @@ impl fmt::Display for Reason {
             Self::Runs { level, runs } => write!(f, "{runs} runs in {level}"),
             Self::Bytes { level, bytes, target } => write!(f, "{bytes} bytes in {level}, target {target}"),
             Self::Total { bytes, target } => write!(f, "{bytes} bytes in all, target {target}"),
+            Self::Tombstones { level, tombstones, entries } => {
+                write!(f, "{tombstones} of {entries} entries in {level} are tombstones")
+            }
             Self::Idle => f.write_str("idle"),
             Self::Range => f.write_str("range asked for"),
         }

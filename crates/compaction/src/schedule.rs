@@ -3,6 +3,7 @@
 //! ```text
 //!   notify ──▶ work += 1 ──▶ a worker looks for jobs until there is none, then sleeps until work grows again
 //!   a job ends ─▶ events += 1 ──▶ waiters look at their conditions again
+//!   nothing happens for a while ─▶ a worker asks the source, once, what there is to do when idle
 //!   a job fails ─▶ a worker that finds nothing else sleeps no longer than the back-off, then asks the source to try again
 //! ```
 //!
@@ -49,6 +50,18 @@ pub trait JobSource: Send + Sync + 'static {
     /// Called by a worker some time after a failure, each time later (P8): [`BACK_OFF_FIRST`], then twice as long up to
     /// [`BACK_OFF_LONGEST`], until this returns `false`. By default it does.
     fn try_failed_again(&self) -> bool {
+        false
+    }
+
+    /// After how long without any reason to look for jobs the source is asked what there is to do when idle
+    /// ([`look_when_idle`](Self::look_when_idle)). By default never.
+    fn idle_after(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Makes what only idleness justifies the next job, and returns whether there may be any. Called by a worker, once
+    /// for each time that nothing happened for [`idle_after`](Self::idle_after).
+    fn look_when_idle(&self) -> bool {
         false
     }
 }
@@ -169,6 +182,8 @@ struct State {
     /// The threads that run a job now, or look for one.
     runners: Vec<ThreadId>,
     is_shut_down: bool,
+    /// What `work` was when the source was last asked what there is to do when idle.
+    idle_asked: u64,
     /// After how long what failed is tried again; `None` while nothing has failed that has not succeeded since.
     back_off: Option<Duration>,
 }
@@ -289,6 +304,29 @@ impl Shared {
         state
     }
 
+    /// Sleeps for at most `idle_after`, and if nothing else has happened asks the source what there is to do when idle.
+    fn sleep_until_idle<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        seen: u64,
+        idle_after: Duration,
+    ) -> MutexGuard<'a, State> {
+        let (mut state, timed_out) = lock_meter::wait_timeout(&self.work_grew, state, idle_after);
+        // Of several workers the first to wake asks, and none asks again before something has happened: nobody polls (P9).
+        let is_idle = timed_out && state.work == seen && state.runners.is_empty() && state.suspended == 0;
+        if !is_idle || state.idle_asked == seen || state.is_shut_down {
+            return state;
+        }
+        state.idle_asked = seen;
+        drop(state);
+        let found = catch_unwind(AssertUnwindSafe(|| self.source.look_when_idle())).unwrap_or(false);
+        let mut state = self.lock();
+        if found {
+            self.grow_work(&mut state);
+        }
+        state
+    }
+
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -306,9 +344,12 @@ impl Shared {
             }
             // No job, a failure or a suspension: sleep until there is a reason to look again.
             while state.work == seen && !state.is_shut_down {
-                state = match state.back_off.filter(|_| state.suspended == 0) {
-                    None => self.sleep(&self.work_grew, state),
-                    Some(back_off) => self.sleep_before_retry(state, seen, back_off),
+                let may_wait = state.suspended == 0;
+                let idle_after = self.source.idle_after().filter(|_| state.idle_asked != seen);
+                state = match (state.back_off, idle_after) {
+                    (Some(back_off), _) if may_wait => self.sleep_before_retry(state, seen, back_off),
+                    (None, Some(idle_after)) if may_wait => self.sleep_until_idle(state, seen, idle_after),
+                    _ => self.sleep(&self.work_grew, state),
                 };
             }
         }

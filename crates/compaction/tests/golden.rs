@@ -129,6 +129,7 @@ impl Keyspace {
             level_multiplier: command.option_or("multiplier", before.level_multiplier),
             table_bytes_target: command.option_or("table", before.table_bytes_target),
             merge_bytes_max: command.option_or("merge", before.merge_bytes_max),
+            idle_bytes_max: command.option_or("idle", before.idle_bytes_max),
             tier_runs_max: command.option_or("tiers", before.tier_runs_max),
             fifo_bytes_max: command.option_or("fifo", before.fifo_bytes_max),
             formats: command.option("formats").map_or(before.formats, |text| {

@@ -54,6 +54,7 @@ impl World {
             level_multiplier: rng.within(2..5) as u32,
             table_bytes_target: rng.within(1..20),
             merge_bytes_max: rng.within(1..2000),
+            idle_bytes_max: rng.within(1..2000),
             formats,
             tier_runs_max: rng.within(2..6) as u32,
             fifo_bytes_max: rng.within(50..400),
@@ -248,7 +249,7 @@ fn settle(world: &mut World) {
         world.flush();
     }
     let mut steps = 0;
-    while world.begin(Demand::Steady) {
+    while world.begin(Demand::Steady) || world.begin(Demand::Idle) {
         world.end(0, true);
         world.check();
         steps += 1;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use compaction::{JobFailure, JobPanicked, JobSource, Scheduler, Scope, WaitError};
 
@@ -412,4 +413,47 @@ fn a_failure_within_a_scope_leaves_the_other_scopes_alone() {
         let waited = scheduler.wait_until_in(Scope(2), || false);
         assert!(matches!(waited, Err(WaitError::Failed(_))), "{threads} threads: {waited:?}");
     }
+}
+
+/// A source that has a job only when idle.
+#[derive(Default)]
+struct WhenIdle {
+    asked: AtomicUsize,
+    /// How many jobs are allowed and not done.
+    allowed: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl JobSource for WhenIdle {
+    fn run_next_job(&self, _: &AtomicBool) -> Result<bool, JobFailure> {
+        let taken = self.allowed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |allowed| allowed.checked_sub(1));
+        self.done.fetch_add(usize::from(taken.is_ok()), Ordering::SeqCst);
+        Ok(taken.is_ok())
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        Some(Duration::from_millis(5))
+    }
+
+    fn look_when_idle(&self) -> bool {
+        let is_first = self.asked.fetch_add(1, Ordering::SeqCst) == 0;
+        self.allowed.fetch_add(usize::from(is_first), Ordering::SeqCst);
+        is_first
+    }
+}
+
+/// P9: a source is asked once for each time that nothing happened for a while, by one of its workers, and what it then has
+/// to do is done. Nobody polls.
+#[test]
+fn an_idle_source_is_asked_once() {
+    let source = Arc::new(WhenIdle::default());
+    let scheduler = Scheduler::start(2, source.clone()).unwrap();
+    let asked = |times: usize| scheduler.wait_until(|| source.done.load(Ordering::SeqCst) >= times);
+    asked(1).unwrap();
+    // The job was a reason to look again, so that it is asked once more, and then no more.
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!((source.asked.load(Ordering::SeqCst), source.done.load(Ordering::SeqCst)), (2, 1));
+    scheduler.notify();
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(source.asked.load(Ordering::SeqCst), 3);
 }

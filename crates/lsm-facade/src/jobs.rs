@@ -20,6 +20,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use compaction::{
     Busy, Collector, Control, Demand, JobFailure, JobPanicked, JobSource, KeyRange, Load, OlderRuns, Output, Outputs,
@@ -48,6 +49,8 @@ pub(crate) struct Jobs {
     look_for_flush: BTreeSet<KeyspaceId>,
     /// Keyspaces in which a compaction may be due.
     look_for_compaction: BTreeSet<KeyspaceId>,
+    /// Keyspaces that may be compacted because the database is idle; each until its next seal.
+    look_when_idle: BTreeSet<KeyspaceId>,
     flushing: BTreeSet<KeyspaceId>,
     compacting: BTreeMap<KeyspaceId, Busy>,
     /// The keyspaces in which a flush and a compaction was begun last: the next is looked for behind them, so that one
@@ -123,6 +126,11 @@ impl Jobs {
         self.was_busy = true;
     }
 
+    /// The keyspace is written to: what only idleness justifies has time.
+    pub(crate) fn no_longer_idle(&mut self, keyspace: KeyspaceId) {
+        self.look_when_idle.remove(&keyspace);
+    }
+
     /// Flushes and compactions that run now.
     pub(crate) fn running(&self) -> usize {
         self.flushing.len() + self.compactions_running
@@ -134,6 +142,7 @@ impl Jobs {
             && self.look_for_operation.is_empty()
             && self.look_for_flush.is_empty()
             && self.look_for_compaction.is_empty()
+            && self.look_when_idle.is_empty()
     }
 }
 
@@ -186,6 +195,14 @@ impl Drop for FlushClaim<'_> {
         if self.tried {
             jobs.wants_look(self.keyspace.id);
         }
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.0.upgrade().and_then(|core| core.options.idle_after)
+    }
+
+    fn look_when_idle(&self) -> bool {
+        self.0.upgrade().is_some_and(|core| core.look_when_idle())
     }
 }
 
@@ -253,6 +270,7 @@ impl Core {
             Err(error) if error.is_retryable() => Some(error),
             Err(error) => return Err((Task::Log, error)),
         };
+        let mut looked = false;
         loop {
             if self.finish_next_operation()? || self.flush_next(cancel)? || self.compact_next(cancel)? {
                 return Ok(true);
@@ -260,6 +278,11 @@ impl Core {
             // Before what failed: on a full disk this may be what makes room.
             if self.tidy_up() {
                 return Ok(true);
+            }
+            // Without time to tell idleness by, it begins at once: see the option.
+            let at_once = self.options.idle_after == Some(Duration::ZERO) && !std::mem::replace(&mut looked, true);
+            if at_once && self.look_when_idle() {
+                continue;
             }
             if !self.jobs.lock().release_held_back() {
                 return log_failed.map_or(Ok(false), |error| Err((Task::Log, error)));
@@ -628,6 +651,19 @@ impl Core {
         }
     }
 
+    /// Lets every keyspace be compacted because the database is idle, and returns whether one can be.
+    fn look_when_idle(&self) -> bool {
+        let several_runs = |keyspace: &Arc<KeyspaceShared>| {
+            keyspace.history.current_full().version().runs_newest_first().nth(1).is_some()
+        };
+        let ids: Vec<KeyspaceId> =
+            self.keyspace_list().iter().filter(|it| several_runs(it)).map(|keyspace| keyspace.id).collect();
+        let mut jobs = self.jobs.lock();
+        jobs.was_busy |= !ids.is_empty();
+        jobs.look_when_idle.extend(&ids);
+        !ids.is_empty()
+    }
+
     fn compact_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         loop {
             let claim = {
@@ -636,13 +672,19 @@ impl Core {
                     return Ok(false);
                 }
                 let may_compact = |id: &&KeyspaceId| jobs.may_run(Task::Compaction(**id));
+                // What limits demand first, then what idleness allows.
                 let due = in_turn(&jobs.look_for_compaction, jobs.compacted_last).find(may_compact).copied();
-                let Some(id) = due else { return Ok(false) };
+                let idle = || in_turn(&jobs.look_when_idle, jobs.compacted_last).find(may_compact).copied();
+                let due = due.map(|id| (id, Demand::Steady)).or_else(|| Some((idle()?, Demand::Idle)));
+                let Some((id, demand)) = due else { return Ok(false) };
                 jobs.compacted_last = Some(id);
                 let keyspace = self.keyspace_by_id(id);
-                let claim = keyspace.and_then(|keyspace| self.claim_plan(&mut jobs, &keyspace, Demand::Steady));
+                let claim = keyspace.and_then(|keyspace| self.claim_plan(&mut jobs, &keyspace, demand));
                 let Some(claim) = claim else {
-                    jobs.look_for_compaction.remove(&id);
+                    match demand {
+                        Demand::Idle => jobs.look_when_idle.remove(&id),
+                        _ => jobs.look_for_compaction.remove(&id),
+                    };
                     jobs.no_longer_fails(Task::Compaction(id));
                     continue;
                 };

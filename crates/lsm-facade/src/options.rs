@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use compaction::{CompactionOptions, Limits, Strategy};
 use file_system::{Environment, LogFileWay};
@@ -60,6 +61,7 @@ pub(crate) struct DatabaseOptions {
     pub(crate) log_bytes_max: u64,
     pub(crate) large_batch_bytes: Option<u64>,
     pub(crate) edit_file_bytes: Option<u64>,
+    pub(crate) idle_after: Option<Duration>,
 }
 
 impl DatabaseBuilder {
@@ -80,6 +82,7 @@ impl DatabaseBuilder {
             log_bytes_max: 1 << 30,
             large_batch_bytes: None,
             edit_file_bytes: None,
+            idle_after: Some(Duration::from_secs(1)),
         };
         Self { path: path.to_owned(), options }
     }
@@ -128,6 +131,14 @@ impl DatabaseBuilder {
     /// cores, at most 4.
     pub fn background_threads(mut self, threads: usize) -> Self {
         self.options.background_threads = threads;
+        self
+    }
+
+    /// After how long without writes and jobs keyspaces are compacted though nothing is due: those of up to sixteen times
+    /// their `level_base_bytes` to one run, which reads and space gain by. A seal ends it. `None`: never. Zero: whenever
+    /// nothing else is to do; also [`Database::run_one_job`] does it then, and only then. Default: a second.
+    pub fn compact_when_idle_after(mut self, idle: Option<Duration>) -> Self {
+        self.options.idle_after = idle;
         self
     }
 
@@ -480,6 +491,7 @@ impl KeyspaceOptions {
             table_bytes_target: self.table_bytes,
             // Levels 0 and 1 are never compressed (T4), so that a move across that border rewrites.
             formats: std::array::from_fn(|level| u8::from(level > 1 && self.compression != Compression::None)),
+            idle_bytes_max: self.level_base_bytes.saturating_mul(16),
             tier_runs_max: self.level_zero_runs_max as u32,
             fifo_bytes_max: self.fifo_bytes_max,
             ..CompactionOptions::default()

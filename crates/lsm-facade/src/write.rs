@@ -403,6 +403,7 @@ impl Core {
     pub(crate) fn after_seal(&self, keyspace: &Arc<KeyspaceShared>) {
         keyspace.refill_spare();
         self.update_pace(keyspace);
+        self.jobs.lock().no_longer_idle(keyspace.id);
         self.request_job(keyspace);
     }
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
+use std::time::Duration;
 
 use file_system::{Crash, Fault, FaultEffect, FileOperation, FileSystem, LogFileWay, Simulation};
 use internal_key::{KeyspaceId, SeqNo};
@@ -72,12 +73,13 @@ struct Config {
     log_bytes_max: u64,
     large_batch_bytes: Option<u64>,
     edit_file_bytes: Option<u64>,
+    idle_after: Option<Duration>,
 }
 
 impl Config {
     fn random(rng: &mut Rng) -> Self {
         let log_segment_bytes = *rng.pick(&[16 << 10, 64 << 10, 1 << 20]);
-        Self {
+        let mut config = Self {
             // Mostly none: then a seed repeats the run.
             threads: *rng.pick(&[0, 0, 0, 0, 0, 1, 2]),
             cache_bytes: *rng.pick(&[0, 4 << 10, 1 << 20]),
@@ -88,13 +90,18 @@ impl Config {
             log_bytes_max: 2 * log_segment_bytes + rng.below(1 << 20),
             large_batch_bytes: if rng.one_in(2) { Some(rng.within(200..log_segment_bytes / 4)) } else { None },
             edit_file_bytes: if rng.one_in(2) { Some(*rng.pick(&[0, 512, 4096])) } else { None },
-        }
+            idle_after: None,
+        };
+        // Not drawn, so that the seeds of before stand for the runs of before.
+        config.idle_after = config.log_bytes_max.is_multiple_of(2).then_some(Duration::ZERO);
+        config
     }
 
     fn builder(&self, simulation: &Simulation) -> DatabaseBuilder {
         let mut builder = Database::builder("/db")
             .environment(simulation.environment())
             .background_threads(self.threads)
+            .compact_when_idle_after(self.idle_after)
             .block_cache_bytes(self.cache_bytes)
             .open_tables_max(self.open_tables_max)
             .access(self.access)

@@ -9,6 +9,10 @@
 //!   L6   ▓▓▓▓▓▓▓▓▓▓▓…     the largest level's size stands here; never over its target
 //! ```
 //!
+//! A table that is half tombstones goes down though its level is within its target: what is deleted otherwise keeps its
+//! place until so much else has come that the level is full. And an idle keyspace, if it is not too large, is brought to
+//! one run, level by level.
+//!
 //! Sizes from the bottom up keep nine tenths of the data in the last level however much there is, so that dead versions
 //! are a tenth of the space at most in the steady state.
 
@@ -73,10 +77,61 @@ impl Picker for Leveled {
         if let Some(plan) = due.iter().find_map(|due| pick_from(input, &targets, *due)) {
             return Some(plan);
         }
-        // Idle: level 0 goes even if its runs are few. What lies below is within its targets and stays.
-        let idle = input.demand == Demand::Idle && due.is_empty() && !input.eligible(Level::ZERO).is_empty();
-        if idle { pick_level_zero(input, &targets, Reason::Idle) } else { None }
+        if !due.is_empty() {
+            return None;
+        }
+        let dense = pick_tombstones(input, &targets);
+        if dense.is_some() || input.demand != Demand::Idle {
+            return dense;
+        }
+        pick_idle(input, &targets)
     }
+}
+
+/// The table of a level above the last, below level 0, that has the largest share of tombstones, if that is half or more;
+/// of equals the first of the newest level. Each such pick takes tombstones a level further, where the last drops them.
+fn pick_tombstones<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Option<Plan> {
+    let mut densest: Option<(Level, &Arc<Table<S>>)> = None;
+    for level in (1..Level::LAST.0).map(Level) {
+        for table in input.version.runs(level).iter().flat_map(Run::tables) {
+            let (tombstones, entries) = (u128::from(table.entry.tombstones), u128::from(table.entry.entries));
+            let is_dense = tombstones > 0 && tombstones * 2 >= entries && input.is_free(table);
+            let is_denser = densest.is_none_or(|(_, other)| {
+                tombstones * u128::from(other.entry.entries) > u128::from(other.entry.tombstones) * entries
+            });
+            if is_dense && is_denser {
+                densest = Some((level, table));
+            }
+        }
+    }
+    let (level, table) = densest?;
+    let output = input.destination(level, if level < targets.base { targets.base } else { Level::LAST });
+    let ([source], [] | [_]) = (input.version.runs(level), input.version.runs(output)) else { return None };
+    let (tombstones, entries) = (table.entry.tombstones, table.entry.entries);
+    let draft = merge_of(input, level, source, output, table);
+    // Merged, also where it meets nothing: a move would take the tombstones along.
+    let reason = Reason::Tombstones { level, tombstones, entries };
+    draft.finish(input, PlanKind::Merge, reason, output, input.run_of(output))
+}
+
+/// Level 0 goes though its runs are few; and then, in a keyspace that is not too large, each level goes down into the next
+/// that holds anything, until one run is left.
+fn pick_idle<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Option<Plan> {
+    if !input.version.runs(Level::ZERO).is_empty() {
+        return if input.eligible(Level::ZERO).is_empty() {
+            None
+        } else {
+            pick_level_zero(input, targets, Reason::Idle)
+        };
+    }
+    let bytes: u64 = input.version.tables().map(|(_, table)| table.entry.bytes).sum();
+    let mut held = (1..=Level::LAST.0).map(Level).filter(|&level| !input.version.runs(level).is_empty());
+    let (newest, _) = (held.next()?, held.next()?);
+    if bytes > input.options.idle_bytes_max {
+        return None;
+    }
+    let targets = LevelTargets { base: Level::LAST, bytes: [0; Level::COUNT] };
+    pick_level(input, &targets, Due { level: newest, score: 0.0, reason: Reason::Idle })
 }
 
 /// A level below 0 that has several runs (after another policy, or a repair) is made one run first.
@@ -241,11 +296,11 @@ fn pick_level<S>(input: &PickInput<'_, S>, targets: &LevelTargets, due: Due) -> 
             let right = u128::from(best.overlap) * u128::from(candidate.table.entry.bytes.max(1));
             left < right
         });
-        if is_better && merge_of(input, level, source, output, candidate).is_free(input) {
+        if is_better && merge_of(input, level, source, output, candidate.table).is_free(input) {
             best = Some(candidate);
         }
     }
-    merge_of(input, level, source, output, best?).finish(input, PlanKind::Merge, reason, output, run)
+    merge_of(input, level, source, output, best?.table).finish(input, PlanKind::Merge, reason, output, run)
 }
 
 /// The free tables of `source`, ascending, with what each overlaps in `target`. One pass over both.
@@ -269,17 +324,17 @@ fn candidates<'a, S>(
     candidates
 }
 
-/// The merge that `candidate` leads to: with what it overlaps below, and with its free neighbours that lie within the
+/// The merge that one table leads to: with what it overlaps below, and with its free neighbours that lie within the
 /// same stretch and so rewrite nothing more.
 fn merge_of<'a, S>(
     input: &PickInput<'a, S>,
     level: Level,
     source: &'a Run<S>,
     output: Level,
-    candidate: &Candidate<'a, S>,
+    table: &'a Arc<Table<S>>,
 ) -> Draft<'a, S> {
     let mut draft = Draft::new();
-    draft.add(level, source.epoch, [candidate.table]);
+    draft.add(level, source.epoch, [table]);
     draft.add_overlapping(input.version, output);
     if let Some((min, max)) = draft.hull() {
         let mut bytes = draft.bytes();

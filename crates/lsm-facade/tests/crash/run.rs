@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use file_system::{Crash, Fault, FaultEffect, FileOperation, LogFileWay, Simulation};
 use internal_key::{KeyspaceId, SeqNo};
@@ -29,12 +30,14 @@ pub(crate) struct Config {
     block_cache_bytes: u64,
     /// One commit in so many is synced, and so raises what the log claims; 0 for none.
     synced_one_in: u64,
+    /// Whether what only idleness justifies is done whenever nothing else is.
+    compacts_when_idle: bool,
 }
 
 impl Config {
     fn random(rng: &mut Rng) -> Self {
         let log_segment_bytes = *rng.pick(&[16 << 10, 16 << 10, 64 << 10]);
-        Self {
+        let mut config = Self {
             access: *rng.pick(&[Access::Mapped, Access::Pread]),
             log_way: *rng.pick(&[LogFileWay::Mapped, LogFileWay::Written]),
             log_segment_bytes,
@@ -44,7 +47,11 @@ impl Config {
             open_tables_max: *rng.pick(&[8, 4096]),
             block_cache_bytes: *rng.pick(&[0, 4 << 10]),
             synced_one_in: *rng.pick(&[0, 2, 6, 6, 30]),
-        }
+            compacts_when_idle: false,
+        };
+        // Not drawn, so that the seeds of before stand for the runs of before.
+        config.compacts_when_idle = config.large_batch_bytes.is_multiple_of(2);
+        config
     }
 
     /// Opens the same way in another world.
@@ -58,6 +65,7 @@ impl Config {
             .log_way(self.log_way)
             .log_segment_bytes(self.log_segment_bytes)
             .log_bytes_max(self.log_bytes_max)
+            .compact_when_idle_after(self.compacts_when_idle.then_some(Duration::ZERO))
             .large_batch_bytes(self.large_batch_bytes);
         match self.edit_file_bytes {
             Some(bytes) => builder.edit_file_bytes(bytes),
