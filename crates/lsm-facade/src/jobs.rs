@@ -67,7 +67,13 @@ pub(crate) struct Jobs {
     held_back: BTreeSet<Task>,
     /// Somebody has asked.
     asked_again: bool,
+    /// Jobs done since a task was held back.
+    done_since_failure: u32,
 }
+
+/// After so many other jobs a task that failed, and that somebody has asked for again, gets its turn though there is more to
+/// do (P9): where something is always due, nothing would ever come of it otherwise.
+const RETRY_AFTER_JOBS: u32 = 8;
 
 /// What there is to do, as far as failures are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +114,17 @@ impl Jobs {
             self.held_back.clear();
         }
         release
+    }
+
+    fn release_overdue(&mut self) {
+        if self.done_since_failure >= RETRY_AFTER_JOBS {
+            self.release_held_back();
+        }
+    }
+
+    fn hold_back(&mut self, task: Task) {
+        self.held_back.insert(task);
+        self.done_since_failure = 0;
     }
 
     fn may_run(&self, task: Task) -> bool {
@@ -178,6 +195,14 @@ impl JobSource for JobsOf {
         jobs.try_failed_again();
         !failed && !jobs.failed.is_empty()
     }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.0.upgrade().and_then(|core| core.options.idle_after)
+    }
+
+    fn look_when_idle(&self) -> bool {
+        self.0.upgrade().is_some_and(|core| core.look_when_idle())
+    }
 }
 
 /// A keyspace marked as flushing (P6), until this is dropped.
@@ -195,14 +220,6 @@ impl Drop for FlushClaim<'_> {
         if self.tried {
             jobs.wants_look(self.keyspace.id);
         }
-    }
-
-    fn idle_after(&self) -> Option<Duration> {
-        self.0.upgrade().and_then(|core| core.options.idle_after)
-    }
-
-    fn look_when_idle(&self) -> bool {
-        self.0.upgrade().is_some_and(|core| core.look_when_idle())
     }
 }
 
@@ -271,6 +288,7 @@ impl Core {
             Err(error) => return Err((Task::Log, error)),
         };
         let mut looked = false;
+        self.jobs.lock().release_overdue();
         loop {
             if self.finish_next_operation()? || self.flush_next(cancel)? || self.compact_next(cancel)? {
                 return Ok(true);
@@ -376,7 +394,7 @@ impl Core {
         let mut jobs = self.jobs.lock();
         jobs.failed.insert(Task::Operation(keyspace.id), error);
         // At the next occasion, not at once.
-        jobs.held_back.insert(Task::Operation(keyspace.id));
+        jobs.hold_back(Task::Operation(keyspace.id));
         jobs.look_for_operation.insert(keyspace.id);
         jobs.was_busy = true;
     }
@@ -1078,7 +1096,9 @@ impl Core {
     }
 
     fn job_succeeded(&self, task: Task) -> bool {
-        self.jobs.lock().no_longer_fails(task);
+        let mut jobs = self.jobs.lock();
+        jobs.no_longer_fails(task);
+        jobs.done_since_failure = jobs.done_since_failure.saturating_add(1);
         true
     }
 
@@ -1091,7 +1111,7 @@ impl Core {
             let mut jobs = self.jobs.lock();
             jobs.failed.insert(task, error.clone());
             if task != Task::Log {
-                jobs.held_back.insert(task);
+                jobs.hold_back(task);
             }
         }
         if !error.is_retryable() {
@@ -1212,7 +1232,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use file_system::{Clock, Simulation};
+    use file_system::{Clock, Fault, FaultEffect, FileOperation, Simulation};
     use internal_key::Level;
 
     use crate::stats::Health;
@@ -1300,5 +1320,37 @@ mod tests {
             assert!(matches!(database.wait_until_idle(), Err(Error::Failed { .. })));
             assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
         }
+    }
+
+    /// P9: a flush that failed once gets another turn though other work is always due, which it makes room for.
+    #[test]
+    fn what_failed_gets_its_turn_though_there_is_always_more_to_do() {
+        let simulation = Simulation::new(1);
+        let database =
+            Database::builder("/db").environment(simulation.environment()).background_threads(0).open().unwrap();
+        for number in 0..30 {
+            // One run is enough for a compaction to be due.
+            let options = KeyspaceOptions::default().level_zero_runs_max(2);
+            let keyspace = database.create_keyspace(&format!("busy-{number}"), options).unwrap();
+            keyspace.insert("key", "value").unwrap();
+            keyspace.flush().unwrap();
+        }
+        let keyspace = database.keyspace("a").unwrap();
+        keyspace.insert("key", "value").unwrap();
+        let full = Fault::on(FileOperation::Create).path_contains("/tables").effect(FaultEffect::NoSpace);
+        simulation.files.inject(full);
+        assert!(keyspace.flush().is_err());
+        simulation.files.clear_faults();
+        let core = &keyspace.handle.core;
+        let mut others = 0;
+        while keyspace.stats().sealed > 0 {
+            // As every writer does that enters another part of the log.
+            core.jobs.lock().try_failed_again();
+            assert!(database.run_one_job().unwrap());
+            others += 1;
+        }
+        assert!(others <= super::RETRY_AFTER_JOBS + 1, "{others} jobs came before it");
+        let left = core.jobs.lock().look_for_compaction.len();
+        assert!(left > 10, "there was more to do all the time, and still is: {left}");
     }
 }
