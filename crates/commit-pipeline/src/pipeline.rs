@@ -189,6 +189,11 @@ impl<J: Journal> Pipeline<J> {
         self.order.lock().tail.as_ref().map(look)
     }
 
+    /// Changes the log's tail under the reservation lock: for the log's own operations on it. `None` once closed.
+    pub fn change_tail<R>(&self, change: impl FnOnce(&mut J::Tail) -> R) -> Option<R> {
+        self.order.lock().tail.as_mut().map(change)
+    }
+
     /// The sequence number that the next batch will begin with.
     pub fn next_seqno(&self) -> SeqNo {
         self.with_order(|next| next)

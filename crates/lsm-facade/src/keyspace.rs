@@ -182,7 +182,8 @@ impl Keyspace {
         self.handle.core.restart_keyspace(&self.shared, RecordKind::ClearKeyspace)
     }
 
-    /// Writes everything that is only in memory and the log to tables, and returns when they are installed.
+    /// Writes everything that is only in memory and the log to tables, and returns when they are installed. If that leaves
+    /// nothing in the log that is needed, the log gives its room on the disk back, down to a short segment.
     ///
     /// # Errors
     /// What kept the flush from succeeding, as for [`insert`](Self::insert).
@@ -191,10 +192,12 @@ impl Keyspace {
         core.writable()?;
         core.seal(&self.shared)?;
         let newest = self.shared.history.current().sealed().first().and_then(last_seqno);
-        let Some(target) = newest else { return Ok(()) };
-        self.shared.flush_through.fetch_max(target.get(), Ordering::Relaxed);
-        core.request_job(&self.shared);
-        core.wait_for_flush(&self.shared, target)
+        if let Some(target) = newest {
+            self.shared.flush_through.fetch_max(target.get(), Ordering::Relaxed);
+            core.request_job(&self.shared);
+            core.wait_for_flush(&self.shared, target)?;
+        }
+        core.shrink_log()
     }
 
     /// Compacts the rows whose keys lie in `range` down to one run in the last level, flushing first. Returns when that

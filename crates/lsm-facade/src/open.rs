@@ -236,7 +236,8 @@ fn apply_record(
                     keyspace.apply(seqno, &entry);
                 }
             }
-            Ok(count)
+            // A batch of nothing, which begins a segment of a log that was shortened, took one.
+            Ok(count.max(1))
         }
         RecordKind::BatchReference => {
             let reference = BatchReference::decode(record.payload).map_err(damaged)?;
@@ -415,6 +416,7 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
     }
     let log_options = LogOptions {
         segment_bytes: parts.options.log_segment_bytes,
+        segment_bytes_first: parts.options.log_segment_bytes / 16,
         way: parts.options.log_way,
         ..LogOptions::default()
     };

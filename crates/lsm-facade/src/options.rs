@@ -155,7 +155,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Bytes of one log segment. 16 KiB to 1 GiB. Default: 64 MiB.
+    /// Bytes of the longest log segments; a short log has segments down to a sixteenth of it. 16 KiB to 1 GiB. Default:
+    /// 64 MiB.
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.options.log_segment_bytes = bytes;
         self

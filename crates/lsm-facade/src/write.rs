@@ -17,7 +17,7 @@ use internal_key::{Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SeqNo, Tr
 use manifest::TableEntry;
 use skiplist_memtable::{ArenaRange, Memtable, Reservation};
 use sstable_format::{TableIdentity, TableWriter};
-use write_ahead_log::{LogError, Payload, RecordKind};
+use write_ahead_log::{LogError, LogTail, Payload, RecordKind};
 
 use crate::batch::{Part, WriteBatch, check_lengths};
 use crate::batch_format::{
@@ -314,6 +314,40 @@ impl Core {
         }
         self.request_look(keyspace);
         Ok(())
+    }
+
+    /// Lets the log begin anew in a short segment if it holds nothing that is needed and takes much more than one: what was
+    /// flushed by hand is to take its tables' room on the disk and little else.
+    ///
+    /// # Errors
+    /// Only what fails the database. Where there is no room for a segment or an edit, the log stays as it is.
+    pub(crate) fn shrink_log(&self) -> Result<()> {
+        let pipeline = self.writable()?;
+        let log = pipeline.journal();
+        let is_needed = || self.keyspace_list().iter().any(|keyspace| keyspace.oldest_unflushed(&[]).is_some());
+        if !log.is_long() || is_needed() {
+            return Ok(());
+        }
+        let _changing = self.begin_change()?;
+        let shrink = || {
+            log.prepare_anew()?;
+            pipeline.change_tail(LogTail::end_segment);
+            // A batch of nothing, so that the new segment begins with a record; synced, so that the claim lies in it.
+            let payload = WriteBatch::new().payload;
+            let payload = Payload::new(RecordKind::Batch, &payload);
+            let request = Request::new(payload, 1, commit_pipeline::Durability::Synced);
+            self.committed(pipeline.commit(&request, |_, _| Ok(()), |()| {}))?;
+            self.commit_installed_edit(manifest::Edit { changes: self.log_progress(&[]) })?;
+            log.give_back()?;
+            Ok(())
+        };
+        match shrink() {
+            Err(error) if Error::is_retryable(&error) => {
+                tracing::warn!(%error, "the log keeps its length for now");
+                Ok(())
+            }
+            shrunk => shrunk,
+        }
     }
 
     /// P10: before the reservation, never after. Delays or holds the writer as the debt asks.

@@ -553,6 +553,42 @@ fn a_crash_while_a_log_ends_or_begins_anew_loses_nothing() {
     }
 }
 
+/// L4, L5, P6: a flush by hand leaves a short log, and a crash at any event of that loses nothing and gives no sequence
+/// number out twice.
+#[test]
+fn a_crash_while_a_flush_shortens_the_log_loses_nothing() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).open().unwrap();
+    fill(&database);
+    for number in 0..200 {
+        keyspace(&database, "left").insert(key(number), value(number).repeat(20)).unwrap();
+    }
+    database.persist().unwrap();
+    let expected = contents(&database);
+    let began = simulation.files.event_count();
+    let long = database.stats().log_bytes;
+    database.flush().unwrap();
+    let short = database.stats().log_bytes;
+    assert!(long > 40 << 10 && short <= 8 << 10, "{long} bytes of log, then {short}");
+    let ended = simulation.files.event_count();
+    drop(database);
+    for event in began.max(ended - 80)..=ended {
+        for (crash, seed) in [(Crash::Kill, 0), (Crash::PowerCut, 2 * event), (Crash::PowerCut, 2 * event + 1)] {
+            let crashed = Simulation::with_files(simulation.files.crash_image_at(event, crash, seed), seed);
+            let what = format!("{crash:?} after event {event}, seed {seed}");
+            let database = builder(&crashed).open().unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(contents(&database) == expected, "{what}");
+            let written = keyspace(&database, "left").with_durability(Durability::Synced);
+            written.insert("written", "later").unwrap();
+            // What it begins is whole: another power cut takes nothing.
+            let crashed = Simulation::with_files(crashed.files.crash_image(Crash::PowerCut, seed), seed);
+            drop(database);
+            let database = builder(&crashed).open().unwrap_or_else(|error| panic!("{what}, cut again: {error}"));
+            assert_eq!(keyspace(&database, "left").get("written").unwrap().unwrap(), b"later", "{what}");
+        }
+    }
+}
+
 /// P8: while no segment can be had, flushes and compactions go on: what they free may be what is lacking.
 #[test]
 fn a_log_that_cannot_grow_keeps_nothing_from_making_room() {

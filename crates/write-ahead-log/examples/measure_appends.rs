@@ -41,7 +41,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn options(way: LogFileWay) -> LogOptions {
     // All of the segment is populated before: that is the background's work.
-    LogOptions { segment_bytes: 64 << 20, way, populate_bytes: 64 << 20, recycled_max: 2 }
+    LogOptions {
+        segment_bytes: 64 << 20,
+        segment_bytes_first: 64 << 20,
+        way,
+        populate_bytes: 64 << 20,
+        recycled_max: 2,
+    }
 }
 
 fn run(dir: &std::path::Path, way: LogFileWay, threads: u64) -> Result<Duration, Box<dyn Error>> {

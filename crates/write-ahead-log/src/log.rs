@@ -33,7 +33,7 @@ use internal_key::{SegmentId, SeqNo};
 use crate::position::{parse_segment_file_name, segment_path};
 use crate::reader::read_segment_header;
 use crate::record::{Payload, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, encode_seal, record_bytes};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentMaker, payload_bytes_max};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentMaker, payload_bytes_max, segment_bytes_of};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{DurableClaim, LogError, LogOptions, LogPosition, ReserveError, SegmentName};
 
@@ -137,12 +137,27 @@ struct State {
     /// Durable, empty, named by nothing yet.
     prepared: Option<(Arc<Segment>, Handles)>,
     next_id: SegmentId,
-    /// Before the floor, but held by a backup or a reservation.
+    /// What the next segment to be prepared must have room for, because a reservation found the prepared one too short.
+    needed_bytes: u64,
+    /// Before the floor, but held by a backup or a reservation; or prepared, and found too short.
     retired: Vec<Arc<Segment>>,
-    /// Before the floor, to be written over. All of the present segment length.
-    recycled: Vec<PathBuf>,
+    /// Before the floor, to be written over.
+    recycled: Vec<Spare>,
     /// Before the floor, to be removed.
     doomed: Vec<PathBuf>,
+}
+
+impl State {
+    /// The sum of the lengths of all live segments.
+    fn live_bytes(&self) -> u64 {
+        self.live.iter().map(|live| live.segment.bytes).sum()
+    }
+}
+
+/// A file to be written over, and its length.
+struct Spare {
+    path: PathBuf,
+    bytes: u64,
 }
 
 pub(crate) struct LiveSegment {
@@ -207,7 +222,8 @@ impl Log {
             return Err(LogError::NotEmpty { path });
         }
         let maker = SegmentMaker { environment: environment.clone(), dir: dir.to_owned(), database_id, options };
-        let segment = Arc::new(maker.make(first, None).map_err(certain)?);
+        let bytes = options.segment_bytes_after(0, 0);
+        let segment = Arc::new(maker.make(first, bytes, None).map_err(certain)?);
         let start = LogPosition::new(first, SEGMENT_HEADER_BYTES as u64);
         let live = VecDeque::from([LiveSegment { segment, first_seqno: SeqNo::ZERO }]);
         Ok(Self::begin(maker, live, DurableClaim::new(start), false))
@@ -227,6 +243,7 @@ impl Log {
             live,
             prepared: None,
             next_id: SegmentId(name.id.get() + 1),
+            needed_bytes: 0,
             retired: Vec::new(),
             recycled: Vec::new(),
             doomed: Vec::new(),
@@ -246,7 +263,7 @@ impl Log {
 
     /// Finds a range for a record of `payload_len` bytes of payload whose first entry gets `first_seqno`.
     ///
-    /// Nothing changes: the caller may drop the reservation, or take it with [`LogTail::accept`] before the next
+    /// Nothing changes but what is to be prepared: the caller may drop the reservation, or take it with [`LogTail::accept`] before the next
     /// reservation is made. No I/O, no allocation, and no lock unless a segment is full.
     ///
     /// # Errors
@@ -280,12 +297,19 @@ impl Log {
         payload_len: usize,
         first_seqno: SeqNo,
     ) -> Result<Reservation, ReserveError> {
-        let state = lock(&self.shared.state);
-        // Recycled or new, a prepared segment has the length of the options.
-        let segment_bytes = self.shared.maker.options.segment_bytes_effective();
-        let payload_bytes_max = payload_bytes_max(segment_bytes);
-        if payload_len as u64 > payload_bytes_max {
-            return Err(ReserveError::TooLarge { payload_bytes: payload_len as u64, payload_bytes_max });
+        let mut guard = lock(&self.shared.state);
+        let state = &mut *guard;
+        let segment_bytes_max = self.shared.maker.options.segment_bytes_effective();
+        let longest = payload_bytes_max(segment_bytes_max);
+        if payload_len as u64 > longest {
+            return Err(ReserveError::TooLarge { payload_bytes: payload_len as u64, payload_bytes_max: longest });
+        }
+        if let Some((segment, _)) = &state.prepared
+            && payload_len as u64 > payload_bytes_max(segment.bytes)
+        {
+            // A longer one takes its place; it holds no record, and nothing names it.
+            state.needed_bytes = segment_bytes_of(payload_len as u64);
+            state.retired.extend(state.prepared.take().map(|(segment, _)| segment));
         }
         let Some((_, handles)) = &state.prepared else { return Err(ReserveError::NoSegmentReady) };
         let mine = handle_of_this_thread();
@@ -441,7 +465,7 @@ impl Log {
     /// a small database takes the space of one segment and not of two, and a large one never waits.
     pub fn wants_segment(&self, tail: &LogTail) -> bool {
         // Small segments are used up sooner than the background looks again.
-        const ALWAYS_BYTES: u64 = 16 << 20;
+        const ALWAYS_BYTES: u64 = 2 << 20;
         let is_due = tail.bytes <= ALWAYS_BYTES || tail.offset > tail.bytes / 4;
         is_due && lock(&self.shared.state).prepared.is_none()
     }
@@ -456,7 +480,7 @@ impl Log {
         if let Some(error) = self.failure() {
             return Err(error);
         }
-        let (id, recycled) = {
+        let (id, bytes, recycled) = {
             let mut state = lock(&self.shared.state);
             if state.prepared.is_some() {
                 return Ok(());
@@ -464,9 +488,21 @@ impl Log {
             // An id is used up even if making the segment fails: ids are never reused (L4).
             let id = state.next_id;
             state.next_id = SegmentId(id.get() + 1);
-            (id, state.recycled.pop())
+            let needed = std::mem::take(&mut state.needed_bytes);
+            let bytes = self.shared.maker.options.segment_bytes_after(state.live_bytes(), needed);
+            let fits = |spare: &Spare| spare.bytes >= needed && spare.bytes * 2 >= bytes;
+            let recycled = match state.recycled.iter().position(fits) {
+                Some(at) => Some(state.recycled.swap_remove(at).path),
+                None => {
+                    // The log has outgrown them.
+                    let State { recycled, doomed, .. } = &mut *state;
+                    doomed.extend(recycled.drain(..).map(|spare| spare.path));
+                    None
+                }
+            };
+            (id, bytes, recycled)
         };
-        let segment = match self.shared.maker.make(id, recycled.as_deref()) {
+        let segment = match self.shared.maker.make(id, bytes, recycled.as_deref()) {
             Ok(segment) => Arc::new(segment),
             Err(error) => {
                 // It may still stand under its old name.
@@ -520,7 +556,7 @@ impl Log {
     /// The sum of the lengths of all live segments. Above a limit the caller flushes the keyspace that pins the floor
     /// (**L5**).
     pub fn total_bytes(&self) -> u64 {
-        lock(&self.shared.state).live.iter().map(|live| live.segment.bytes).sum()
+        lock(&self.shared.state).live_bytes()
     }
 
     /// The smallest id that no segment has had: what the manifest's next segment id should be at least.
@@ -571,9 +607,46 @@ impl Log {
             }
             report.held = state.retired.len();
         }
-        let candidates =
-            candidates.into_iter().map(|(id, bytes)| (segment_path(&self.shared.maker.dir, id), Some(bytes)));
+        // What is kept has an id before the floor, where no scan for later records looks (L3).
+        let candidates = candidates
+            .into_iter()
+            .map(|(id, bytes)| (segment_path(&self.shared.maker.dir, id), (id < floor.id).then_some(bytes)));
         self.give_up(candidates.collect(), report)
+    }
+
+    /// Whether the live segments take more than twice the room of the shortest one: worth
+    /// [`prepare_anew`](Self::prepare_anew), if nothing in them is needed.
+    pub fn is_long(&self) -> bool {
+        self.total_bytes() > 2 * self.shared.maker.options.segment_bytes_after(0, 0)
+    }
+
+    /// Makes the next segment ready as if none were, and keeps no others: a short one, if the live ones are few. For a log
+    /// that holds nothing that is needed. Then [`LogTail::end_segment`] lets the next record begin that segment, and once a
+    /// floor that names it is durable, [`give_back`](Self::give_back) leaves it alone on the disk.
+    ///
+    /// # Errors
+    /// As [`prepare_segment`](Self::prepare_segment).
+    pub fn prepare_anew(&self) -> Result<(), LogError> {
+        {
+            let mut guard = lock(&self.shared.state);
+            let state = &mut *guard;
+            state.retired.extend(state.prepared.take().map(|(segment, _)| segment));
+            state.doomed.extend(state.recycled.drain(..).map(|spare| spare.path));
+        }
+        self.prepare_segment()
+    }
+
+    /// Removes the files that are kept to be written over.
+    ///
+    /// # Errors
+    /// As [`recycle_before`](Self::recycle_before).
+    pub fn give_back(&self) -> Result<Recycled, FileError> {
+        {
+            let mut guard = lock(&self.shared.state);
+            let State { recycled, doomed, .. } = &mut *guard;
+            doomed.extend(recycled.drain(..).map(|spare| spare.path));
+        }
+        self.give_up(Vec::new(), Recycled::default())
     }
 
     /// Removes or recycles what earlier openings left behind: segments of this database that are neither live nor
@@ -595,7 +668,7 @@ impl Log {
         };
         let waiting: Vec<PathBuf> = {
             let state = lock(&self.shared.state);
-            state.recycled.iter().chain(&state.doomed).cloned().collect()
+            state.recycled.iter().map(|spare| &spare.path).chain(&state.doomed).cloned().collect()
         };
         let mut unnamed = Vec::new();
         for entry in maker.environment.files.read_dir(&maker.dir)? {
@@ -623,18 +696,19 @@ impl Log {
     /// Keeps or removes each file; `None` as its length means that it cannot be kept.
     fn give_up(&self, files: Vec<(PathBuf, Option<u64>)>, mut report: Recycled) -> Result<Recycled, FileError> {
         let Environment { files: system, .. } = &self.shared.maker.environment;
-        let options = &self.shared.maker.options;
+        let LogOptions { recycled_max, .. } = self.shared.maker.options;
+        let longest = self.shared.maker.options.segment_bytes_effective();
         let mut first_error = None;
         for (path, bytes) in files {
             // A second link is a backup's: its bytes must stay as they are (L5).
             let alone = system.link_count(&path).is_ok_and(|links| links == 1);
             let mut state = lock(&self.shared.state);
-            if alone && bytes == Some(options.segment_bytes_effective()) && state.recycled.len() < options.recycled_max
-            {
-                state.recycled.push(path);
-                report.kept += 1;
-            } else {
-                state.doomed.push(path);
+            match bytes.filter(|&bytes| alone && bytes <= longest) {
+                Some(bytes) if state.recycled.len() < recycled_max => {
+                    state.recycled.push(Spare { path, bytes });
+                    report.kept += 1;
+                }
+                _ => state.doomed.push(path),
             }
         }
         let doomed = std::mem::take(&mut lock(&self.shared.state).doomed);
@@ -696,7 +770,7 @@ impl Log {
             let segments = live.iter().map(|live| &live.segment).chain(&*retired);
             let free = segments.filter(|segment| Arc::strong_count(segment) == 1);
             let free = free.map(|segment| segment_path(&self.shared.maker.dir, segment.name.id));
-            free.chain(recycled.drain(..)).map(|path| (path, None)).collect()
+            free.chain(recycled.drain(..).map(|spare| spare.path)).map(|path| (path, None)).collect()
         };
         self.give_up(files, Recycled::default()).map(|report| report.removed)
     }
@@ -747,6 +821,14 @@ impl LogTail {
         assert_eq!(segment.name, reservation.handle.segment.name, "L1: the successor is the one that was reserved");
         (self.name, self.bytes, self.handles) = (segment.name, segment.bytes, handles);
         state.live.push_back(LiveSegment { segment, first_seqno: reservation.first_seqno });
+    }
+
+    /// Lets the next record begin the next segment, if one is ready: a log is not to wait for room that it does not need.
+    pub fn end_segment(&mut self) {
+        if lock(&self.shared.state).prepared.is_some() {
+            // L4: behind every record there is room for a seal, which is all that is stored there now.
+            self.bytes = self.offset;
+        }
     }
 
     /// Where the next record will start: the end of every accepted reservation (P7).

@@ -417,12 +417,14 @@ where
 
     /// Looks at one place and hands out the record that starts there.
     fn step(&mut self, reader: &mut SegmentReader, at: u64) -> Result<Step, ReplayError> {
-        let path = reader.path().to_owned();
+        // Made where something is wrong only: an allocation for each record is a tenth of what replaying it costs.
+        let path_of = |reader: &SegmentReader| reader.path().to_owned();
         let header = match reader.header_at(at) {
             Ok(Some(header)) => header,
             Ok(None) => return Ok(Step::Bad(fault_at(reader, at)?)),
             Err(ScanError::Io(error)) => return Err(error.into()),
             Err(ScanError::UnknownKind { at, found }) => {
+                let path = path_of(reader);
                 return Ok(Step::Wrong(ReplayError::UnknownKind { path, at, found }, None));
             }
         };
@@ -434,13 +436,13 @@ where
         let RecordHeader { position, kind, first_seqno, claim, .. } = header;
         let end = header.end();
         if first_seqno < self.seqno_min {
-            let (expected, found) = (self.seqno_min, first_seqno);
+            let (expected, found, path) = (self.seqno_min, first_seqno, path_of(reader));
             return Ok(Step::Wrong(ReplayError::Disordered { path, at, expected, found }, Some(end.offset)));
         }
         let successor = decode_seal(payload).filter(|successor| successor.id > position.segment);
         if kind == RecordKind::Seal && successor.is_none() {
             // Its checksums hold, so it is no torn tail, whatever the claims say.
-            let claim = self.report.last_claim;
+            let (claim, path) = (self.report.last_claim, path_of(reader));
             return Ok(Step::Wrong(ReplayError::Corrupt { path, at, fault: RecordFault::Seal, claim }, None));
         }
         if kind.is_data() {

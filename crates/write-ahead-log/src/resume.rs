@@ -56,7 +56,10 @@ impl Log {
         }
         let maker = SegmentMaker { environment: environment.clone(), dir: dir.to_owned(), database_id, options };
         let id = next_id.max(SegmentId(report.largest_id.get() + 1));
-        let successor = maker.make(id, None).map_err(|error| LogError::NotPrepared { cause: Arc::new(error) })?;
+        // Whoever opens flushes what it replayed, so that the log begins anew in length too.
+        let bytes = options.segment_bytes_after(0, 0);
+        let successor =
+            maker.make(id, bytes, None).map_err(|error| LogError::NotPrepared { cause: Arc::new(error) })?;
         let claim = report.last_claim.min(report.end);
         if let Some(cut) = cut {
             let failed = |error| LogError::Failed { cause: Arc::new(error) };

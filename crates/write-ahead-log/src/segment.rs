@@ -23,7 +23,7 @@ use file_system::{Environment, FileError, LogFile};
 use internal_key::SegmentId;
 
 use crate::position::{segment_file_name, segment_path};
-use crate::record::{RECORD_HEADER_BYTES, SEAL_BYTES};
+use crate::record::{RECORD_HEADER_BYTES, SEAL_BYTES, record_bytes};
 use crate::{LogOptions, SegmentName};
 
 /// What every segment begins with. On disk since format 1.
@@ -186,6 +186,11 @@ pub(crate) const fn payload_bytes_max(segment_bytes: u64) -> u64 {
     segment_bytes - SEGMENT_HEADER_BYTES as u64 - SEAL_BYTES as u64 - RECORD_HEADER_BYTES as u64
 }
 
+/// The shortest segment that holds a record with that payload, alone: the inverse of [`payload_bytes_max`].
+pub(crate) const fn segment_bytes_of(payload_bytes: u64) -> u64 {
+    SEGMENT_HEADER_BYTES as u64 + record_bytes(payload_bytes) + SEAL_BYTES as u64
+}
+
 /// A segment that stores can reach.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -208,13 +213,14 @@ pub(crate) struct SegmentMaker {
 }
 
 impl SegmentMaker {
-    /// Makes a segment durable under its final name, out of `recycled` if given, and opens it (L1, L5).
+    /// Makes a segment durable under its final name, and opens it (L1, L5): of `bytes` bytes, or out of `recycled` if given,
+    /// whose length it keeps.
     ///
     /// # Errors
     /// Certain (P8): nothing names the segment yet. What was begun is removed where possible; the caller retries with
     /// another id.
-    pub(crate) fn make(&self, id: SegmentId, recycled: Option<&Path>) -> Result<Segment, FileError> {
-        let (files, bytes) = (&self.environment.files, self.options.segment_bytes_effective());
+    pub(crate) fn make(&self, id: SegmentId, bytes: u64, recycled: Option<&Path>) -> Result<Segment, FileError> {
+        let files = &self.environment.files;
         let temporary = self.dir.join(format!("{TEMPORARY_PREFIX}{}", segment_file_name(id)));
         let path = segment_path(&self.dir, id);
         let made = (|| {
@@ -229,6 +235,7 @@ impl SegmentMaker {
                 }
                 None => files.create_log(&temporary, bytes, self.options.way)?,
             };
+            let bytes = file.len();
             // Salt zero is what untouched bytes look like.
             let salt = match planted_faults::planted("log-salt-never-changes") {
                 true => 1,

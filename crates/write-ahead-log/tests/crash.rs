@@ -11,8 +11,13 @@ use file_system::{Crash, Environment, Fault, FaultEffect, FileOperation, FileSys
 use write_ahead_log::{Log, LogError, LogOptions, RecordKind, ReserveError};
 
 const DIR: &str = "/db/log";
-const OPTIONS: LogOptions =
-    LogOptions { segment_bytes: 4096, way: LogFileWay::Mapped, populate_bytes: 4096, recycled_max: 1 };
+const OPTIONS: LogOptions = LogOptions {
+    segment_bytes: 4096,
+    segment_bytes_first: 4096,
+    way: LogFileWay::Mapped,
+    populate_bytes: 4096,
+    recycled_max: 1,
+};
 
 /// What holds from some event on.
 #[derive(Debug, Clone, Copy)]

@@ -27,7 +27,13 @@ fn the_worked_example_is_true() {
         shown.extend(bytes.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()));
     }
     let place = RealDirectory::new();
-    let options = LogOptions { segment_bytes: 4096, way: LogFileWay::Mapped, populate_bytes: 4096, recycled_max: 1 };
+    let options = LogOptions {
+        segment_bytes: 4096,
+        segment_bytes_first: 4096,
+        way: LogFileWay::Mapped,
+        populate_bytes: 4096,
+        recycled_max: 1,
+    };
     let (mut open, _) = create(&place.environment, &place.dir, options).unwrap();
     open.append_batch(5).unwrap();
     let written = read_file(&place.environment, &place.dir.join("1.wal"));

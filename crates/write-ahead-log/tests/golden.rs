@@ -34,7 +34,8 @@ struct LogFixture {
 
 impl LogFixture {
     fn new(way: LogFileWay) -> Self {
-        let options = LogOptions { segment_bytes: 4096, way, populate_bytes: 4096, recycled_max: 1 };
+        let options =
+            LogOptions { segment_bytes: 4096, segment_bytes_first: 4096, way, populate_bytes: 4096, recycled_max: 1 };
         Self { place: RealDirectory::new(), options, open: None, remembered: None, pin: None }
     }
 

@@ -31,8 +31,13 @@ struct Written {
 impl Written {
     fn new() -> Arc<Self> {
         let environment = Simulation::new(1).environment();
-        let options =
-            LogOptions { segment_bytes: 64 << 10, way: LogFileWay::Written, populate_bytes: 0, recycled_max: 2 };
+        let options = LogOptions {
+            segment_bytes: 64 << 10,
+            segment_bytes_first: 64 << 10,
+            way: LogFileWay::Written,
+            populate_bytes: 0,
+            recycled_max: 2,
+        };
         let (log, tail) = Log::create(&environment, Path::new("/log"), DATABASE, options, SegmentId(1)).unwrap();
         Arc::new(Self { environment, log, order: Mutex::new((tail, 1)), pauses: AtomicU64::new(0) })
     }

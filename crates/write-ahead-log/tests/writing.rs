@@ -7,10 +7,17 @@ use std::sync::Mutex;
 
 use common::{RealDirectory, create, payload_of, replay_all, seqno};
 use file_system::LogFileWay;
+use internal_key::SegmentId;
 use write_ahead_log::{LogOptions, Payload, RecordKind, ReserveError};
 
 fn options(way: LogFileWay) -> LogOptions {
-    LogOptions { segment_bytes: 64 << 10, way, populate_bytes: 16 << 10, recycled_max: 2 }
+    LogOptions {
+        segment_bytes: 64 << 10,
+        segment_bytes_first: 64 << 10,
+        way,
+        populate_bytes: 16 << 10,
+        recycled_max: 2,
+    }
 }
 
 /// P1, P7: threads reserve one by one and append in any order; a sync between covers all that was appended before it.
@@ -93,7 +100,7 @@ fn a_sequence_number_never_goes_back() {
 #[test]
 fn the_floor_follows_what_is_flushed() {
     let place = RealDirectory::new();
-    let small = LogOptions { segment_bytes: 4096, ..options(LogFileWay::Mapped) };
+    let small = LogOptions { segment_bytes: 4096, segment_bytes_first: 4096, ..options(LogFileWay::Mapped) };
     let (mut open, _) = create(&place.environment, &place.dir, small).unwrap();
     let mut starts = Vec::new();
     for number in 1..=12 {
@@ -125,7 +132,7 @@ fn populating_stays_ahead() {
 #[test]
 fn the_next_segment_is_wanted_in_time() {
     let place = RealDirectory::new();
-    let large = LogOptions { segment_bytes: 32 << 20, ..options(LogFileWay::Mapped) };
+    let large = LogOptions { segment_bytes: 32 << 20, segment_bytes_first: 32 << 20, ..options(LogFileWay::Mapped) };
     let (mut open, _) = create(&place.environment, &place.dir, large).unwrap();
     let mut written = 0;
     while written < 8 << 20 {
@@ -135,4 +142,95 @@ fn the_next_segment_is_wanted_in_time() {
     assert!(open.log.wants_segment(&open.tail));
     open.log.prepare_segment().unwrap();
     assert!(!open.log.wants_segment(&open.tail));
+}
+
+/// A log of short segments that may become long ones.
+fn growing() -> LogOptions {
+    LogOptions { segment_bytes_first: 4096, ..options(LogFileWay::Mapped) }
+}
+
+/// The lengths of the segments' files, by id.
+fn lengths(place: &RealDirectory) -> Vec<u64> {
+    let mut files: Vec<(u64, u64)> = (place.environment.files.read_dir(&place.dir).unwrap().iter())
+        .map(|entry| {
+            let id = entry.name.split('.').next().unwrap().parse().unwrap();
+            (id, place.environment.files.file_len(&place.dir.join(&entry.name)).unwrap())
+        })
+        .collect();
+    files.sort_unstable();
+    files.into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// L1: a log that is kept long gets long segments, a quarter of what is live, up to the longest; and replays through them.
+#[test]
+fn segments_grow_with_the_log_that_is_kept() {
+    let place = RealDirectory::new();
+    let (mut open, remembered) = create(&place.environment, &place.dir, growing()).unwrap();
+    for _ in 0..400 {
+        open.append_batch(1000).unwrap();
+    }
+    let lengths = lengths(&place);
+    assert_eq!((lengths[0], *lengths.last().unwrap()), (4096, 64 << 10), "{lengths:?}");
+    assert!(lengths.is_sorted(), "{lengths:?}");
+    for (at, bytes) in lengths.iter().enumerate().skip(1) {
+        let live: u64 = lengths[..at].iter().sum();
+        assert_eq!(*bytes, (live / 4).next_multiple_of(4096).clamp(4096, 64 << 10), "segment {at} of {lengths:?}");
+    }
+    let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+    assert_eq!((seen.len(), report.unwrap().records), (400, 400));
+}
+
+/// L1, L4: a record for which the prepared segment is too short gets one that is long enough, and no id comes twice; only
+/// one that no segment holds is refused.
+#[test]
+fn a_record_longer_than_the_prepared_segment_gets_a_longer_one() {
+    let place = RealDirectory::new();
+    let (mut open, remembered) = create(&place.environment, &place.dir, growing()).unwrap();
+    open.append_batch(3000).unwrap();
+    open.log.prepare_segment().unwrap();
+    open.append_batch(30_000).unwrap();
+    assert_eq!(open.tail.next_end().segment, SegmentId(3), "the second was too short");
+    let longest = growing().payload_bytes_max() as usize;
+    open.append_batch(longest).unwrap();
+    let refused = open.log.reserve(&open.tail, longest + 1, seqno(open.next_seqno)).unwrap_err();
+    assert!(matches!(refused, ReserveError::TooLarge { .. }), "{refused}");
+    let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+    assert_eq!(seen.iter().map(|record| record.payload.len()).collect::<Vec<_>>(), [3000, 30_000, longest]);
+    assert_eq!(report.unwrap().end, open.tail.next_end());
+    // The short one goes with the next that the floor passes.
+    open.log.recycle_before(open.log.floor_for(seqno(open.next_seqno))).unwrap();
+    open.log.give_back().unwrap();
+    assert_eq!(lengths(&place), [64 << 10]);
+}
+
+/// L4, L5: a log that is needed no more goes on in a short segment, which is all that it takes once the floor is there.
+#[test]
+fn a_log_that_begins_anew_takes_one_short_segment() {
+    let place = RealDirectory::new();
+    let (mut open, mut remembered) = create(&place.environment, &place.dir, growing()).unwrap();
+    for _ in 0..400 {
+        open.append_batch(1000).unwrap();
+    }
+    remembered.floor = open.log.floor_for(seqno(open.next_seqno));
+    open.log.recycle_before(remembered.floor).unwrap();
+    open.log.prepare_segment().unwrap();
+    assert!(lengths(&place).len() > 2, "some are kept");
+    let before = open.tail.next_end();
+    open.log.prepare_anew().unwrap();
+    open.tail.end_segment();
+    assert_eq!(open.tail.next_end(), before, "nothing is stored yet");
+    open.append_batch(10).unwrap();
+    let end = open.tail.next_end();
+    assert!(end.segment > before.segment, "{end} after {before}");
+    open.log.sync_through(end).unwrap();
+    // The seal leads there, also from the floor before.
+    let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+    assert_eq!(report.unwrap().end, end);
+    assert_eq!(seen.last().unwrap().seqno, 401);
+    remembered.floor = open.log.floor_for(seqno(401));
+    open.log.recycle_before(remembered.floor).unwrap();
+    open.log.give_back().unwrap();
+    assert_eq!(lengths(&place), [16 << 10], "a quarter of the long one that was live");
+    let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+    assert_eq!((seen.len(), report.unwrap().end), (1, end));
 }
