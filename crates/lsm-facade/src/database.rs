@@ -270,7 +270,12 @@ impl Database {
         let core = self.core();
         core.check_open()?;
         core.wait_for_jobs(None, Jobs::is_idle)?;
-        core.check_open()
+        let _changing = core.begin_change()?;
+        if core.pipeline.is_some() {
+            // What the last job replaced goes now and not at the next occasion: an idle database takes no room for it.
+            core.tidy_up();
+        }
+        Ok(())
     }
 
     /// What it has done since it was opened, and what it holds.
