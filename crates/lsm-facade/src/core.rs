@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use commit_pipeline::{Pipeline, Turnstile};
-use compaction::{Scheduler, Throttle};
+use compaction::{RateLimiter, Scheduler, Throttle};
 use crossbeam_epoch::Guard;
 use file_system::{DirectoryLock, Environment, FileSystem};
 use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
@@ -235,6 +235,8 @@ pub(crate) struct Parts {
     pub(crate) retired: Arc<Retired<SuperVersion>>,
     pub(crate) tables: TableCache,
     pub(crate) blocks: Option<Arc<BlockCache>>,
+    /// What compactions ask before they write.
+    pub(crate) compaction_rate: RateLimiter,
     database_id: u128,
     next_table: AtomicU64,
     next_job: AtomicU64,
@@ -260,6 +262,10 @@ impl Parts {
             retired: Arc::new(Retired::new()),
             tables: TableCache::new(Arc::clone(&options.environment.files), read, open_tables_max),
             blocks,
+            compaction_rate: RateLimiter::new(
+                Arc::clone(&options.environment.clock),
+                options.compaction_bytes_per_second,
+            ),
             database_id: current.database_id.0,
             next_table: AtomicU64::new(current.next_table_id.get()),
             next_job: AtomicU64::new(current.next_job_id.get()),

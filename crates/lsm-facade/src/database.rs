@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
+use compaction::Scheduler;
 use internal_key::{KeyspaceId, SeqNo};
 use lock_meter::LockCosts;
 use manifest::{Change, Edit, Refusal};
@@ -278,6 +279,34 @@ impl Database {
         Ok(())
     }
 
+    /// Keeps background jobs from being started until what this returns is dropped, and waits for those that run. For who
+    /// needs the disk or the processors for a while. May be asked for several times at once.
+    ///
+    /// Writes go on while there is memory for them; at a hard limit they fail instead of waiting for what does not come,
+    /// as does whoever waits for jobs (P9).
+    ///
+    /// ```
+    /// # fn main() -> lsm_facade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let database = lsm_facade::Database::open(dir.path())?;
+    /// let suspended = database.suspend_background()?;
+    /// assert!(!database.run_one_job()?);
+    /// drop(suspended);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::ReadOnly`].
+    pub fn suspend_background(&self) -> Result<SuspendedBackground> {
+        let core = self.core();
+        core.writable()?;
+        let scheduler = Arc::clone(core.scheduler().ok_or(Error::ReadOnly)?);
+        scheduler.suspend();
+        scheduler.wait_until_idle();
+        Ok(SuspendedBackground { scheduler })
+    }
+
     /// What it has done since it was opened, and what it holds.
     pub fn stats(&self) -> Stats {
         let core = self.core();
@@ -326,6 +355,19 @@ impl Database {
     /// If the end of the log could not be made durable. The database is closed all the same, and opening recovers it.
     pub fn close(&self) -> Result<()> {
         crate::open::close(self.core())
+    }
+}
+
+/// Background jobs are suspended until this is dropped. See [`Database::suspend_background`].
+#[must_use = "jobs go on as soon as this is dropped"]
+#[derive(Debug)]
+pub struct SuspendedBackground {
+    scheduler: Arc<Scheduler>,
+}
+
+impl Drop for SuspendedBackground {
+    fn drop(&mut self) {
+        self.scheduler.resume();
     }
 }
 

@@ -954,7 +954,14 @@ impl Core {
             inputs: to.inputs,
         };
         let progress = Progress::default();
-        let control = Control { cancel, progress: &progress, before_write: &|_| {} };
+        // Flushes are not limited: they are what writers wait for.
+        let is_compaction = !to.inputs.is_empty();
+        let before_write = |bytes| {
+            if is_compaction {
+                self.wait_for_rate(bytes, cancel);
+            }
+        };
+        let control = Control { cancel, progress: &progress, before_write: &before_write };
         compaction::merge_into_tables(merged, collector, &output, &control).map_err(|error| match error {
             RunError::Read(error) => error,
             RunError::Write(error) => error.into(),
@@ -962,6 +969,18 @@ impl Core {
             RunError::Cancelled => Error::Closed,
             other => Error::InvalidInput { what: other.to_string() },
         })
+    }
+
+    /// Waits until the rate of compactions lets `bytes` through, or until the job is cancelled.
+    fn wait_for_rate(&self, bytes: u64, cancel: &AtomicBool) {
+        /// How often a waiting job looks whether it is cancelled.
+        const LOOK_EVERY: Duration = Duration::from_millis(10);
+        let mut left = self.compaction_rate.take(bytes);
+        while !left.is_zero() && !cancel.load(Ordering::Relaxed) {
+            let step = left.min(LOOK_EVERY);
+            self.environment.clock.sleep(step);
+            left -= step;
+        }
     }
 
     /// Commits an edit that was installed in memory before it is durable, such as a clear.

@@ -57,7 +57,7 @@ pub use file_system::{Environment, LogFileWay};
 pub use sstable_format::{Access, Compression};
 
 pub use batch::WriteBatch;
-pub use database::Database;
+pub use database::{Database, SuspendedBackground};
 pub use error::{Error, Result};
 pub use iterator::{Iter, RangeCursor};
 pub use keyspace::Keyspace;

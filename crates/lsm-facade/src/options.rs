@@ -62,6 +62,7 @@ pub(crate) struct DatabaseOptions {
     pub(crate) large_batch_bytes: Option<u64>,
     pub(crate) edit_file_bytes: Option<u64>,
     pub(crate) idle_after: Option<Duration>,
+    pub(crate) compaction_bytes_per_second: u64,
 }
 
 impl DatabaseBuilder {
@@ -83,6 +84,7 @@ impl DatabaseBuilder {
             large_batch_bytes: None,
             edit_file_bytes: None,
             idle_after: Some(Duration::from_secs(1)),
+            compaction_bytes_per_second: 0,
         };
         Self { path: path.to_owned(), options }
     }
@@ -139,6 +141,13 @@ impl DatabaseBuilder {
     /// nothing else is to do; also [`Database::run_one_job`] does it then, and only then. Default: a second.
     pub fn compact_when_idle_after(mut self, idle: Option<Duration>) -> Self {
         self.options.idle_after = idle;
+        self
+    }
+
+    /// The most bytes of tables that all compactions together write in a second; 0 for no limit. Flushes are not limited:
+    /// they are what writers wait for. Too low a rate holds writers up in the end (P10). Default: 0.
+    pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.options.compaction_bytes_per_second = bytes;
         self
     }
 

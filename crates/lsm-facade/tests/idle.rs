@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{builder, key, rows, small, value};
 use file_system::Simulation;
-use lsm_facade::{Keyspace, KeyspaceStats};
+use lsm_facade::{Compression, Database, Error, Keyspace, KeyspaceOptions, KeyspaceStats};
 
 /// Writes 1500 rows three times over and deletes nine of ten.
 fn fill(keyspace: &Keyspace) {
@@ -72,4 +72,62 @@ fn idleness_comes_by_itself() {
         std::thread::sleep(Duration::from_millis(5));
     }
     check(&keyspace);
+}
+
+/// Compactions write no faster than they may; flushes go on, and closing does not wait for the rate.
+#[test]
+fn compactions_keep_to_their_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |rate| {
+        let builder = Database::builder(dir.path()).background_threads(2).compact_when_idle_after(None);
+        builder.compaction_bytes_per_second(rate).open().unwrap()
+    };
+    // Half a minute for what a compaction of everything writes.
+    let database = open(32 << 10);
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default().compression(Compression::None)).unwrap();
+    for round in 0..2 {
+        for number in 0..1000 {
+            keyspace.insert(key(number), [round; 1000]).unwrap();
+        }
+        keyspace.flush().unwrap();
+    }
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let compacting = scope.spawn(|| keyspace.compact());
+        std::thread::sleep(Duration::from_millis(300));
+        keyspace.insert("more", "").unwrap();
+        keyspace.flush().unwrap();
+        database.close().unwrap();
+        assert!(matches!(compacting.join().unwrap(), Err(Error::Closed)));
+    });
+    assert!(begun.elapsed() < Duration::from_secs(20), "closing ends the wait for the rate");
+    // Two thirds of a second for it.
+    let database = open(1536 << 10);
+    let keyspace = database.open_keyspace("a").unwrap();
+    let begun = Instant::now();
+    keyspace.compact().unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert_eq!(keyspace.iter().count(), 1001);
+}
+
+#[test]
+fn nothing_runs_while_the_background_is_suspended() {
+    for threads in [0, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::builder(dir.path()).background_threads(threads).open().unwrap();
+        let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+        let suspended = database.suspend_background().unwrap();
+        let also = database.suspend_background().unwrap();
+        // Within every limit: one memtable holds them.
+        for number in 0..10_u32 {
+            keyspace.insert(key(number), "value").unwrap();
+        }
+        assert!(keyspace.flush().is_err(), "P9: nobody waits for what does not come");
+        drop(also);
+        assert!(keyspace.flush().is_err() && database.stats().flushes == 0);
+        drop(suspended);
+        keyspace.flush().unwrap();
+        assert_eq!(database.stats().flushes, 1);
+        assert_eq!(keyspace.iter().count(), 10);
+    }
 }
