@@ -23,8 +23,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use compaction::{
-    Busy, Collector, Control, Demand, JobFailure, JobPanicked, JobSource, KeyRange, Load, OlderRuns, Output, Outputs,
-    Pace, PickInput, Plan, PlanKind, Progress, RunError, Scope, Wait, WaitError,
+    Busy, Collected, Collector, Control, Debt, Demand, JobFailure, JobPanicked, JobSource, KeyRange, Load, OlderRuns,
+    Output, Outputs, Pace, PickInput, Plan, PlanKind, Progress, RunError, Scope, Wait, WaitError,
 };
 use internal_key::{Epoch, JobId, KeyspaceId, Level, SeqNo, TableId};
 use manifest::{AddedTable, Change, Edit, Manifest, TableEntry};
@@ -36,6 +36,7 @@ use crate::core::{
     Core, EditError, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT, SealedPart, SuperVersion, Table, first_seqno,
     floor_segment, last_seqno,
 };
+use crate::events::{Ending, Event, Work};
 use crate::options::KeyspaceOptions;
 use crate::source::{RunCursor, Source};
 use crate::{Error, Result};
@@ -492,6 +493,24 @@ impl Core {
         parts: &[SealedPart],
         cancel: &AtomicBool,
     ) -> Result<Outcome> {
+        let (job, name) = (self.next_job_id(), &*keyspace.name);
+        self.tell(&Event::FlushBegun { job: job.get(), keyspace: name, memtables: parts.len() });
+        let (began, mut work) = (self.environment.clock.monotonic(), Work::default());
+        let outcome = self.guarded(|| self.flush_as(job, keyspace, parts, &mut work, cancel));
+        let took = self.environment.clock.monotonic().saturating_sub(began);
+        self.counters.worked(Level::ZERO, &work, took);
+        self.tell(&Event::FlushEnded { job: job.get(), keyspace: name, ending: ending(&outcome), work, took });
+        outcome
+    }
+
+    fn flush_as(
+        &self,
+        job: JobId,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        work: &mut Work,
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
         let began = self.environment.clock.monotonic();
         let Some(pipeline) = &self.pipeline else { return Err(Error::ReadOnly) };
         if let Some(last) = parts.iter().filter_map(last_seqno).max() {
@@ -500,11 +519,17 @@ impl Core {
                 pipeline.persist().map_err(Error::failed)?; // P5
             }
         }
-        let Some(flush) = self.make_flush(keyspace, parts, Below::Version, cancel)? else {
+        let Some(flush) = self.make_flush(job, keyspace, parts, Below::Version, cancel)? else {
             // Only memtables in which nothing was ever reserved: nothing to write, nothing to name.
             return Ok(self.install_flush(keyspace, parts, &[]));
         };
-        let Flush { job, last, added } = flush;
+        let Flush { last, added, collected } = flush;
+        *work = Work {
+            written_bytes: added.iter().map(|(place, _)| place.table.bytes).sum(),
+            tables: added.len() as u64,
+            entries: collected,
+            ..Work::default()
+        };
         let added_places: Vec<_> = added.iter().map(|(place, _)| place.clone()).collect();
         // P12: once `flushed_seqno` has passed a clear, replay skips it. So a clear that the manifest does not hold yet
         // goes first, in the same edit.
@@ -534,7 +559,8 @@ impl Core {
         self.make_ready(&added, job, cancel);
         let outcome = self.install_flush(keyspace, parts, &added);
         self.after_edit(&manifest);
-        let bytes: u64 = added.iter().map(|(place, _)| place.table.bytes).sum();
+        self.tell_edit(job, added.iter().map(|(place, _)| place), added.len(), 0);
+        let bytes = work.written_bytes;
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         self.counters.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
         let took = self.environment.clock.monotonic().saturating_sub(began);
@@ -546,23 +572,25 @@ impl Core {
     /// The tables of one flush, written and not yet named; `None` if there is nothing to write.
     fn make_flush(
         &self,
+        job: JobId,
         keyspace: &Arc<KeyspaceShared>,
         parts: &[SealedPart],
         below: Below,
         cancel: &AtomicBool,
     ) -> Result<Option<Flush>> {
-        let job = self.next_job_id();
         let Some(last) = parts.iter().filter_map(last_seqno).max() else { return Ok(None) };
         let epoch = Epoch(last.get());
+        let mut collected = Collected::default();
         let made: Vec<(Arc<TableEntry>, Option<Arc<Table>>)> = match parts {
             [Sealed::Batch(table)] => vec![(Arc::clone(&table.entry), Some(Arc::clone(table)))],
             _ => {
                 let outputs = self.flush_memtables(keyspace, parts, below, (job, epoch), cancel)?;
+                collected = outputs.collected;
                 outputs.tables.into_iter().map(|entry| (entry, None)).collect()
             }
         };
         let place = |(table, handle)| (AddedTable { level: Level::ZERO, run: epoch, table }, handle);
-        Ok(Some(Flush { job, last, added: made.into_iter().map(place).collect() }))
+        Ok(Some(Flush { last, added: made.into_iter().map(place).collect(), collected }))
     }
 
     /// Handles for tables that the manifest names from now on; a batch keeps the one it has (R5).
@@ -609,7 +637,7 @@ impl Core {
             for parts in flush_groups(&sealed) {
                 // The tables made so far are older than these parts, and no version holds them yet.
                 let below = if added.is_empty() { Below::Version } else { Below::Unknown };
-                if let Some(flush) = self.make_flush(keyspace, &parts, below, &self.closed)? {
+                if let Some(flush) = self.make_flush(self.next_job_id(), keyspace, &parts, below, &self.closed)? {
                     added.extend(flush.added);
                 }
             }
@@ -761,13 +789,33 @@ impl Core {
     /// Carries a claimed plan out, installs it and gives the claim back.
     fn compact_claimed(&self, claim: CompactionClaim<'_>, cancel: &AtomicBool) -> Result<Outcome> {
         let keyspace = Arc::clone(&claim.keyspace);
-        let outcome = self.guarded(|| self.compact(&keyspace, &claim.plan, claim.job, cancel));
+        let (job, name, plan) = (claim.job, &*keyspace.name, claim.plan.clone());
+        self.tell(&Event::CompactionBegun { job: job.get(), keyspace: name, plan: &plan });
+        let mut work = Work::default();
+        // The job looks at the clock itself; a panic of it there must not be met outside of the guard.
+        let mut took = Duration::ZERO;
+        let outcome = self.guarded(|| {
+            let began = self.environment.clock.monotonic();
+            let outcome = self.compact(&keyspace, &plan, job, &mut work, cancel);
+            took = self.environment.clock.monotonic().saturating_sub(began);
+            outcome
+        });
         drop(claim);
         self.update_pace(&keyspace);
+        self.counters.worked(plan.output_level, &work, took);
+        let ending = ending(&outcome);
+        self.tell(&Event::CompactionEnded { job: job.get(), keyspace: name, plan: &plan, ending, work, took });
         outcome
     }
 
-    fn compact(&self, keyspace: &Arc<KeyspaceShared>, plan: &Plan, job: JobId, cancel: &AtomicBool) -> Result<Outcome> {
+    fn compact(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        plan: &Plan,
+        job: JobId,
+        work: &mut Work,
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
         let began = self.environment.clock.monotonic();
         tracing::info!(%job, keyspace = keyspace.name, %plan, "compaction begins");
         let current = keyspace.history.current_full();
@@ -777,7 +825,16 @@ impl Core {
             return Ok(Outcome::Abandoned);
         }
         let outputs = match plan.kind {
-            PlanKind::Merge => self.merge_tables(keyspace, &current, plan, &inputs, job, cancel)?.tables,
+            PlanKind::Merge => {
+                let made = self.merge_tables(keyspace, &current, plan, &inputs, job, cancel)?;
+                *work = Work {
+                    read_bytes: plan.input_bytes,
+                    written_bytes: made.bytes(),
+                    tables: made.tables.len() as u64,
+                    entries: made.collected,
+                };
+                made.tables
+            }
             _ => Vec::new(),
         };
         let change = plan.change(keyspace.id, current.version(), &outputs);
@@ -802,6 +859,8 @@ impl Core {
             tracing::info!(%job, keyspace = keyspace.name, %refusal, "compaction installed in the manifest alone");
         }
         self.after_edit(&manifest);
+        let made = added.iter().map(|(place, _)| place).filter(|_| plan.kind == PlanKind::Merge);
+        self.tell_edit(job, made, added.len(), removed.len());
         let bytes: u64 = outputs.iter().map(|entry| entry.bytes).sum();
         self.counters.compacted(plan.output_level, plan.input_bytes, bytes);
         let took = self.environment.clock.monotonic().saturating_sub(began);
@@ -999,7 +1058,9 @@ impl Core {
     /// stay until reopening (M7).
     fn abandon_tables(&self, error: &EditError, tables: impl Iterator<Item = TableId>) {
         if !matches!(error, EditError::Uncertain(_)) {
-            tables.for_each(|table| self.remove_unnamed_table(table));
+            tables.for_each(|table| {
+                self.remove_unnamed_table(table);
+            });
         }
     }
 
@@ -1077,7 +1138,9 @@ impl Core {
             move |keyspace, table| named.contains(&(keyspace, table))
         });
         for (_, table) in &gone {
-            self.remove_unnamed_table(*table);
+            if self.remove_unnamed_table(*table) {
+                self.tell(&Event::TableDeleted { table: table.get() });
+            }
         }
         gone.len()
     }
@@ -1102,16 +1165,45 @@ impl Core {
         }
     }
 
+    /// Per KiB written; each writer scales it by what it writes.
+    fn pace_per_kib(&self, keyspace: &KeyspaceShared, current: &SuperVersion) -> Pace {
+        compaction::pace::pace(&keyspace.options.limits(), &load_of(keyspace, current), 1024)
+    }
+
     /// What writers of a keyspace are told; and the delay, in nanoseconds per KiB, of those who have come to the head of
     /// the queue and found room: a queue is no way around the debt.
     fn pace_of(&self, keyspace: &KeyspaceShared, current: &SuperVersion) -> (u64, u64) {
-        // Per KiB written; each writer scales it by what it writes.
-        let delay = match compaction::pace::pace(&keyspace.options.limits(), &load_of(keyspace, current), 1024) {
+        let delay = match self.pace_per_kib(keyspace, current) {
             Pace::Wait(_) => return (PACE_WAIT, 0),
             Pace::Proceed => PACE_FREE,
             Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_QUEUE - 1),
         };
         (if keyspace.room.is_in_use() { PACE_QUEUE } else { delay }, delay)
+    }
+
+    /// Tells the listeners. No lock may be held.
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        self.options.listeners.tell(event);
+    }
+
+    /// Tells of a durable edit of a job, and of the tables that it made.
+    fn tell_edit<'a>(&self, job: JobId, made: impl Iterator<Item = &'a AddedTable>, added: usize, removed: usize) {
+        if self.options.listeners.is_empty() {
+            return;
+        }
+        let job = job.get();
+        for AddedTable { level, table, .. } in made {
+            self.tell(&Event::TableCreated { job, table: table.id.get(), level: level.get(), bytes: table.bytes });
+        }
+        self.tell(&Event::ManifestEdited { job, added, removed });
+    }
+
+    /// Which hard limit the writers of a keyspace meet, if they meet one (P10).
+    pub(crate) fn limit_met(&self, keyspace: &KeyspaceShared) -> Option<Debt> {
+        match self.pace_per_kib(keyspace, &keyspace.history.current_full()) {
+            Pace::Wait(debt) => Some(debt),
+            _ => None,
+        }
     }
 
     fn job_succeeded(&self, task: Task) -> bool {
@@ -1133,6 +1225,7 @@ impl Core {
                 jobs.hold_back(task);
             }
         }
+        self.tell(&Event::BackgroundError { error: &error });
         if !error.is_retryable() {
             self.fail(error.clone());
             return JobFailure::new(error);
@@ -1151,9 +1244,18 @@ impl Core {
 
 /// The tables of a flush, before anything names them.
 struct Flush {
-    job: JobId,
     last: SeqNo,
     added: Vec<Placed>,
+    collected: Collected,
+}
+
+/// How a job ended, for who listens.
+fn ending(outcome: &Result<Outcome>) -> Ending {
+    match outcome {
+        Ok(Outcome::Done) => Ending::Installed,
+        Ok(Outcome::Abandoned) => Ending::Abandoned,
+        Err(_) => Ending::Failed,
+    }
 }
 
 /// What is older than the parts of a flush (C2).

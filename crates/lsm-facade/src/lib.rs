@@ -34,6 +34,7 @@ pub mod batch_format;
 mod core;
 mod database;
 mod error;
+mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod iterator;
@@ -52,13 +53,14 @@ mod stats;
 mod verify;
 mod write;
 
-pub use compaction::Strategy;
+pub use compaction::{Collected, Debt, Plan, Strategy};
 pub use file_system::{Environment, LogFileWay};
 pub use sstable_format::{Access, Compression};
 
 pub use batch::WriteBatch;
 pub use database::{Database, SuspendedBackground};
 pub use error::{Error, Result};
+pub use events::{Ending, Event, EventListener, Timeline, Work};
 pub use iterator::{Iter, RangeCursor};
 pub use keyspace::Keyspace;
 pub use lock_meter::{LockCosts, waits_of_this_thread};
@@ -68,5 +70,7 @@ pub use rescue::LeftOut;
 pub use salvage::{LostKeys, SalvageReport};
 pub use slice::Slice;
 pub use snapshot::Snapshot;
-pub use stats::{DebtStats, Health, KeyspaceStats, LevelStats, Stats, waited_on_this_thread};
+pub use stats::{
+    DebtStats, Health, KeyspaceStats, LevelStats, LevelWork, StallStats, Stalled, Stats, waited_on_this_thread,
+};
 pub use verify::VerifyReport;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use compaction::{CompactionOptions, Limits, Strategy};
@@ -10,6 +11,7 @@ use manifest::ManifestOptions;
 use serde_json::{Value, json};
 use sstable_format::{Access, Compression};
 
+use crate::events::{EventListener, Listeners};
 use crate::{Database, Error, Result};
 
 /// When a commit is answered.
@@ -63,6 +65,7 @@ pub(crate) struct DatabaseOptions {
     pub(crate) edit_file_bytes: Option<u64>,
     pub(crate) idle_after: Option<Duration>,
     pub(crate) compaction_bytes_per_second: u64,
+    pub(crate) listeners: Listeners,
 }
 
 impl DatabaseBuilder {
@@ -85,6 +88,7 @@ impl DatabaseBuilder {
             edit_file_bytes: None,
             idle_after: Some(Duration::from_secs(1)),
             compaction_bytes_per_second: 0,
+            listeners: Listeners::default(),
         };
         Self { path: path.to_owned(), options }
     }
@@ -189,6 +193,12 @@ impl DatabaseBuilder {
     /// Default: 4 KiB.
     pub fn edit_file_bytes(mut self, bytes: u64) -> Self {
         self.options.edit_file_bytes = Some(bytes);
+        self
+    }
+
+    /// Tells `listener` what the background does, and who waits for it; may be called for several. Default: nobody.
+    pub fn event_listener(mut self, listener: Arc<dyn EventListener>) -> Self {
+        self.options.listeners.add(listener);
         self
     }
 

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use compaction::Debt;
 use internal_key::Level;
 use lock_meter::LockCosts;
 use version_history::Sealed;
 
 use crate::Error;
 use crate::core::KeyspaceShared;
+use crate::events::Work;
 use crate::jobs::load_of;
 
 /// Counts since opening. Relaxed everywhere: figures, read by `stats` alone.
@@ -25,6 +27,10 @@ pub(crate) struct Counters {
     compactions: [AtomicU64; Level::COUNT],
     compaction_read_bytes: AtomicU64,
     compaction_written_bytes: AtomicU64,
+    /// By the level that jobs wrote to: bytes read and written, entries hidden, tombstones, duplicates, nanoseconds.
+    work: [[AtomicU64; 6]; Level::COUNT],
+    /// By cause, the queue last: how many, nanoseconds.
+    stalled: [[AtomicU64; 2]; 4],
 }
 
 /// How long the calling thread has waited, inside this engine, since it began: for room (P10), for locks, for other
@@ -67,6 +73,33 @@ impl Counters {
         CommitWaits { counters: self, before: waited_on_this_thread() }
     }
 
+    pub(crate) fn worked(&self, level: Level, work: &Work, took: Duration) {
+        let entries = work.entries;
+        let figures = [
+            work.read_bytes,
+            work.written_bytes,
+            entries.hidden,
+            entries.tombstones,
+            entries.duplicates,
+            took.as_nanos() as u64,
+        ];
+        for (counter, figure) in self.work[level.index()].iter().zip(figures) {
+            counter.fetch_add(figure, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn stalled(&self, cause: Option<Debt>, took: Duration) {
+        let index = match cause {
+            Some(Debt::L0Runs) => 0,
+            Some(Debt::SealedBytes) => 1,
+            Some(_) => 2,
+            None => 3,
+        };
+        for (counter, figure) in self.stalled[index].iter().zip([1, took.as_nanos() as u64]) {
+            counter.fetch_add(figure, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn compacted(&self, into: Level, read: u64, written: u64) {
         self.compactions[into.index()].fetch_add(1, Ordering::Relaxed);
         self.compaction_read_bytes.fetch_add(read, Ordering::Relaxed);
@@ -106,6 +139,10 @@ pub struct Stats {
     pub waited_ns: u64,
     /// The longest that one commit waited, in nanoseconds: all its waits in sum, before the reservation and after it.
     pub longest_wait_ns: u64,
+    /// What jobs did, by the level that they wrote to; flushes write to level 0.
+    pub work: [LevelWork; Level::COUNT],
+    /// Stalls by what caused them.
+    pub stalls_by_cause: StallStats,
     /// Distinct sequence numbers that snapshots hold.
     pub snapshots: u64,
     /// Bytes of blocks in the cache.
@@ -129,6 +166,14 @@ impl Stats {
         self.delays = load(&counters.delays);
         self.waited_ns = load(&counters.waited_ns);
         self.longest_wait_ns = load(&counters.longest_wait_ns);
+        self.work = std::array::from_fn(|level| {
+            let [read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns] =
+                std::array::from_fn(|figure| load(&counters.work[level][figure]));
+            LevelWork { read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns }
+        });
+        let stalled = |cause: usize| std::array::from_fn(|figure| load(&counters.stalled[cause][figure])).into();
+        self.stalls_by_cause =
+            StallStats { l0_runs: stalled(0), sealed_bytes: stalled(1), pending_bytes: stalled(2), queue: stalled(3) };
     }
 }
 
@@ -144,6 +189,14 @@ impl fmt::Display for Stats {
         writeln!(f, "failed jobs     {}", self.failed_jobs)?;
         writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
         writeln!(f, "longest wait    {} ns in one commit", self.longest_wait_ns)?;
+        for (level, work) in self.work.iter().enumerate().filter(|(_, work)| work.busy_ns > 0) {
+            let LevelWork { read_bytes, written_bytes, hidden, tombstones, busy_ns, .. } = work;
+            writeln!(
+                f,
+                "jobs into L{level}    {read_bytes} bytes read, {written_bytes} written, {hidden} hidden entries and \
+                 {tombstones} tombstones dropped, {busy_ns} ns"
+            )?;
+        }
         writeln!(f, "snapshots       {}", self.snapshots)?;
         writeln!(f, "block cache     {} bytes", self.block_cache_bytes)?;
         for (name, costs) in &self.locks {
@@ -153,6 +206,53 @@ impl fmt::Display for Stats {
             write!(f, "{keyspace}")?;
         }
         Ok(())
+    }
+}
+
+/// What jobs that wrote to one level did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LevelWork {
+    /// Bytes of the tables that were merged into it.
+    pub read_bytes: u64,
+    /// Bytes of the tables that were written to it.
+    pub written_bytes: u64,
+    /// Entries dropped because a newer version hides them from every reader.
+    pub hidden: u64,
+    /// Tombstones dropped because nothing older is left for them to hide.
+    pub tombstones: u64,
+    /// Entries dropped because they came twice.
+    pub duplicates: u64,
+    /// Nanoseconds that jobs took, in sum.
+    pub busy_ns: u64,
+}
+
+/// How many commits waited at a hard limit, and nanoseconds in sum, by the limit (P10).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StallStats {
+    /// Runs in level 0.
+    pub l0_runs: Stalled,
+    /// Bytes of sealed memtables.
+    pub sealed_bytes: Stalled,
+    /// Bytes waiting for compaction.
+    pub pending_bytes: Stalled,
+    /// There was room again, and others stood in the queue before them.
+    pub queue: Stalled,
+}
+
+/// Some stalls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stalled {
+    /// How many.
+    pub count: u64,
+    /// Nanoseconds in sum.
+    pub ns: u64,
+}
+
+impl From<[u64; 2]> for Stalled {
+    fn from([count, ns]: [u64; 2]) -> Self {
+        Self { count, ns }
     }
 }
 

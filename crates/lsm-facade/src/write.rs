@@ -24,6 +24,7 @@ use crate::batch_format::{
     self, BATCH_HEADER_BYTES, BatchPart, BatchReference, ENTRY_HEADER_BYTES, encode_entry, encode_keyspace,
 };
 use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT};
+use crate::events::Event;
 use crate::{Durability, Error, Result};
 
 thread_local! {
@@ -251,10 +252,12 @@ impl Core {
     }
 
     /// Removes a table that nothing names and nobody else knows. If that fails, the next opening does it (M2).
-    pub(crate) fn remove_unnamed_table(&self, table: internal_key::TableId) {
-        if let Err(error) = self.files().remove_file(&self.paths.table(table)) {
+    pub(crate) fn remove_unnamed_table(&self, table: internal_key::TableId) -> bool {
+        let removed = self.files().remove_file(&self.paths.table(table));
+        if let Err(error) = &removed {
             tracing::warn!(%table, %error, "an unnamed table stays until the next opening");
         }
+        removed.is_ok()
     }
 
     /// Forgets all entries of a keyspace, or the keyspace itself (P12): a log record, a super version that starts anew,
@@ -391,6 +394,8 @@ impl Core {
     /// all who stand in it would go on at full speed until the limit is met again.
     fn wait_for_room(&self, scheduler: &Scheduler, keyspace: &Arc<KeyspaceShared>, bytes: u64) -> Result<()> {
         self.counters.stalls.fetch_add(1, Ordering::Relaxed);
+        let cause = self.limit_met(keyspace);
+        self.tell(&Event::StallBegun { keyspace: &keyspace.name, cause });
         let began = self.environment.clock.monotonic();
         let has_room = || keyspace.is_dropped() || keyspace.pace.load(Ordering::Relaxed) != PACE_WAIT;
         // Begun before the turn comes: what fails meanwhile concerns everybody in the queue.
@@ -415,6 +420,8 @@ impl Core {
         }
         let took = self.environment.clock.monotonic().saturating_sub(began);
         self.counters.waited_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        self.counters.stalled(cause, took);
+        self.tell(&Event::StallEnded { keyspace: &keyspace.name, cause, took });
         self.writable()?;
         match waited {
             // A failure elsewhere does not concern a writer that has room.

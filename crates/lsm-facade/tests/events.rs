@@ -1,0 +1,221 @@
+//! What listeners are told: everything that happens, in order, without a lock held, and at nobody's cost.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use file_system::Simulation;
+use lsm_facade::{Database, DatabaseBuilder, Ending, Event, EventListener, Keyspace, KeyspaceOptions, Timeline};
+
+/// Keeps a word for each event, and what there was to add up.
+#[derive(Debug, Default)]
+struct Recorder {
+    words: Mutex<Vec<String>>,
+    flushed: AtomicU64,
+    merged: AtomicU64,
+    hidden: AtomicU64,
+}
+
+impl EventListener for Recorder {
+    fn on_event(&self, event: &Event<'_>) {
+        let word = match event {
+            Event::FlushBegun { job, .. } => format!("flush {job}"),
+            Event::FlushEnded { job, ending, work, .. } => {
+                self.flushed.fetch_add(work.written_bytes, Ordering::Relaxed);
+                format!("flush {job} {ending}")
+            }
+            Event::CompactionBegun { job, plan, .. } => format!("compaction {job} of {}", plan.inputs.len()),
+            Event::CompactionEnded { job, ending, work, .. } => {
+                self.merged.fetch_add(work.written_bytes, Ordering::Relaxed);
+                self.hidden.fetch_add(work.entries.hidden, Ordering::Relaxed);
+                format!("compaction {job} {ending}")
+            }
+            Event::TableCreated { job, level, .. } => format!("created by {job} in L{level}"),
+            Event::TableDeleted { .. } => "deleted".to_owned(),
+            Event::ManifestEdited { job, added, removed, .. } => format!("edited by {job}: {added} in, {removed} out"),
+            Event::BackgroundError { .. } => "error".to_owned(),
+            other => other.to_string(),
+        };
+        self.words.lock().unwrap().push(word);
+    }
+}
+
+impl Recorder {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.words.lock().unwrap())
+    }
+}
+
+fn builder(simulation: &Simulation) -> DatabaseBuilder {
+    Database::builder("/db").environment(simulation.environment()).background_threads(0)
+}
+
+fn two_runs(keyspace: &Keyspace) {
+    for value in ["old", "new"] {
+        keyspace.insert("a", value).unwrap();
+        keyspace.insert("b", value).unwrap();
+        keyspace.flush().unwrap();
+    }
+}
+
+/// C4: a job is told from its beginning to its end, and its tables between.
+#[test]
+fn jobs_are_told_from_begin_to_end() {
+    let simulation = Simulation::new(1);
+    let recorder = Arc::new(Recorder::default());
+    let database = builder(&simulation).event_listener(recorder.clone()).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    keyspace.insert("a", "old").unwrap();
+    keyspace.insert("b", "old").unwrap();
+    keyspace.flush().unwrap();
+    let told = recorder.take();
+    let [begun, created, edited, ended] = &told[..] else { panic!("{told:?}") };
+    let job = begun.strip_prefix("flush ").unwrap();
+    assert_eq!(*created, format!("created by {job} in L0"));
+    assert_eq!(*edited, format!("edited by {job}: 1 in, 0 out"));
+    assert_eq!(*ended, format!("flush {job} installed"));
+
+    keyspace.insert("a", "new").unwrap();
+    keyspace.flush().unwrap();
+    recorder.take();
+    keyspace.compact().unwrap();
+    database.wait_until_idle().unwrap();
+    while database.run_one_job().unwrap() {}
+    let told = recorder.take();
+    let merge = told.iter().position(|word| word.ends_with(" of 2")).unwrap_or_else(|| panic!("{told:?}"));
+    let job = told[merge].strip_prefix("compaction ").unwrap().strip_suffix(" of 2").unwrap();
+    let rest: Vec<&str> = told[merge + 1..merge + 4].iter().map(String::as_str).collect();
+    assert_eq!(rest[0], format!("created by {job} in L6"), "{told:?}");
+    assert_eq!(rest[1], format!("edited by {job}: 1 in, 2 out"));
+    assert_eq!(rest[2], format!("compaction {job} installed"));
+    assert_eq!(told.iter().filter(|word| *word == "deleted").count(), 2, "{told:?}");
+}
+
+/// What listeners are told adds up to what the figures say, by level and by cause.
+#[test]
+fn what_is_told_adds_up_to_the_figures() {
+    let simulation = Simulation::new(2);
+    let recorder = Arc::new(Recorder::default());
+    let database = builder(&simulation).event_listener(recorder.clone()).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    two_runs(&keyspace);
+    keyspace.compact().unwrap();
+    let stats = database.stats();
+    assert_eq!(recorder.flushed.load(Ordering::Relaxed), stats.flushed_bytes);
+    assert_eq!(stats.work[0].written_bytes, stats.flushed_bytes);
+    assert_eq!(recorder.merged.load(Ordering::Relaxed), stats.compaction_written_bytes);
+    assert_eq!(stats.work[6].written_bytes, stats.compaction_written_bytes);
+    assert_eq!(stats.work[6].read_bytes, stats.compaction_read_bytes);
+    assert_eq!((stats.work[6].hidden, recorder.hidden.load(Ordering::Relaxed)), (2, 2), "two old values");
+    assert!(stats.to_string().contains("jobs into L0") || stats.work[0].busy_ns == 0);
+}
+
+#[derive(Debug)]
+struct Panics;
+
+impl EventListener for Panics {
+    fn on_event(&self, event: &Event<'_>) {
+        panic!("a listener that cannot bear {event}");
+    }
+}
+
+/// P9: a listener that panics costs nothing but its own call: jobs get on, and others are told.
+#[test]
+fn a_listener_that_panics_hurts_nobody() {
+    let simulation = Simulation::new(3);
+    let recorder = Arc::new(Recorder::default());
+    let builder = builder(&simulation).event_listener(Arc::new(Panics)).event_listener(recorder.clone());
+    let database = builder.open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    two_runs(&keyspace);
+    keyspace.compact().unwrap();
+    assert_eq!(keyspace.get("a").unwrap().unwrap(), b"new");
+    assert_eq!(database.health().to_string(), "well");
+    assert!(recorder.take().iter().any(|word| word.starts_with("compaction")));
+}
+
+/// Uses the database that it listens to.
+#[derive(Debug, Default)]
+struct Reads {
+    of: OnceLock<(Database, Keyspace)>,
+    read: AtomicU64,
+}
+
+impl EventListener for Reads {
+    fn on_event(&self, event: &Event<'_>) {
+        let Some((database, keyspace)) = self.of.get() else { return };
+        let is_job =
+            matches!(event, Event::FlushEnded { ending: Ending::Installed, .. } | Event::CompactionBegun { .. });
+        if is_job {
+            // Each takes locks that the engine must not hold.
+            keyspace.insert("heard", event.to_string()).unwrap();
+            assert!(keyspace.get("heard").unwrap().is_some());
+            assert!(database.stats().commits > 0);
+            let _snapshot = database.snapshot();
+            self.read.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_listener_may_use_the_database() {
+    let simulation = Simulation::new(4);
+    let reads = Arc::new(Reads::default());
+    let database = builder(&simulation).event_listener(reads.clone()).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    reads.of.set((database.clone(), keyspace.clone())).unwrap();
+    two_runs(&keyspace);
+    keyspace.compact().unwrap();
+    assert!(reads.read.load(Ordering::Relaxed) >= 3, "two flushes and a compaction");
+    database.close().unwrap();
+}
+
+/// P10: a writer at a hard limit is told of, with the limit, and counted by it.
+#[test]
+fn a_stall_is_told_with_its_cause() {
+    let simulation = Simulation::new(5);
+    let recorder = Arc::new(Recorder::default());
+    let database = builder(&simulation).event_listener(recorder.clone()).open().unwrap();
+    let options = KeyspaceOptions::default().memtable_bytes(8 << 10).write_buffer_bytes(8 << 10);
+    let keyspace = database.create_keyspace("a", options).unwrap();
+    // Larger than all the memtables may be: without threads nothing is flushed until somebody waits.
+    for number in 0..4000_u32 {
+        let mut batch = database.batch();
+        for part in 0..8_u8 {
+            batch.insert(&keyspace, [&number.to_be_bytes()[..], &[part]].concat(), [0; 2000]).unwrap();
+        }
+        database.write(&batch).unwrap();
+        if database.stats().stalls > 0 {
+            break;
+        }
+    }
+    let (stats, told) = (database.stats(), recorder.take());
+    assert!(stats.stalls > 0, "the limit was met");
+    let by_cause = stats.stalls_by_cause;
+    let counts = [by_cause.l0_runs, by_cause.sealed_bytes, by_cause.pending_bytes, by_cause.queue];
+    assert_eq!(counts.iter().map(|stalled| stalled.count).sum::<u64>(), stats.stalls);
+    assert!(by_cause.queue.count < stats.stalls, "a limit is named: {counts:?}");
+    let begun = told.iter().position(|word| word.starts_with("stall begins")).unwrap();
+    let ended = told.iter().position(|word| word.starts_with("stall ends")).unwrap();
+    assert!(told[begun + 1..ended].iter().any(|word| word.starts_with("flush") || word.starts_with("compaction")));
+}
+
+/// The timeline keeps so many events and no more, and draws each job that has ended.
+#[test]
+fn a_timeline_is_bounded_and_draws_its_jobs() {
+    let simulation = Simulation::new(6);
+    let all = Arc::new(Timeline::new(simulation.environment(), 1000));
+    let few = Arc::new(Timeline::new(simulation.environment(), 3));
+    let builder = builder(&simulation).event_listener(all.clone()).event_listener(few.clone());
+    let database = builder.open().unwrap();
+    let keyspace = database.create_keyspace("<a>", KeyspaceOptions::default()).unwrap();
+    two_runs(&keyspace);
+    keyspace.compact().unwrap();
+    let picture = all.svg();
+    assert_eq!(picture.matches("fill=\"#15803d\"").count(), 2, "two flushes");
+    assert!(picture.matches("fill=\"#1d4ed8\"").count() >= 1, "a compaction");
+    assert!(picture.contains("&lt;a&gt;") && !picture.contains("<a>"), "names are escaped");
+    assert!(all.table().lines().count() > 6, "{}", all.table());
+    let table = few.table();
+    assert_eq!(table.lines().count(), 4, "three events and how many are forgotten: {table}");
+    assert!(table.contains("earlier events are forgotten"), "{table}");
+}
