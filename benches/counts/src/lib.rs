@@ -230,8 +230,13 @@ impl OpenLog {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let bytes = 4 << 20;
-        let options =
-            LogOptions { segment_bytes: bytes, way: LogFileWay::Mapped, populate_bytes: bytes, recycled_max: 2 };
+        let options = LogOptions {
+            segment_bytes: bytes,
+            segment_bytes_first: bytes,
+            way: LogFileWay::Mapped,
+            populate_bytes: bytes,
+            recycled_max: 2,
+        };
         let (log, tail) =
             Log::create(&Environment::real(), &dir.path().join("log"), DATABASE, options, SegmentId(1)).expect("a log");
         log.populate_ahead(tail.next_end());

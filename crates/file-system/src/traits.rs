@@ -205,6 +205,11 @@ pub trait LogFile: fmt::Debug + Send + Sync + 'static {
     /// Touches the pages of a range ahead of their use, so that no store faults. Advice: does nothing where it cannot.
     fn populate(&self, offset: u64, bytes: u64);
 
+    /// Takes the pages of a range out of a mapped file's map, in one piece. A sync would go through those that are dirty one
+    /// by one, and for each interrupt every processor that runs a thread of this process. A store into the range brings
+    /// its page back. Advice: does nothing by default, and loses nothing.
+    fn release(&self, _offset: u64, _bytes: u64) {}
+
     /// Makes every store that returned before this call durable.
     fn sync(&self) -> Result<(), FileError>;
 }

@@ -465,3 +465,39 @@ fn a_full_real_disk_is_certain() {
     assert_eq!(way(LogFileWay::Mapped), LogFileWay::Mapped);
     assert_eq!(way(LogFileWay::Written), LogFileWay::Written);
 }
+
+/// L1: released pages leave the map, and what was stored there does not leave the file; storing there again is as good as
+/// anywhere.
+#[cfg(target_os = "linux")]
+#[test]
+fn released_pages_leave_the_map_and_keep_their_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let log = RealFileSystem::new().create_log(&path, 1 << 20, LogFileWay::Mapped).unwrap();
+    if log.way() != LogFileWay::Mapped {
+        return;
+    }
+    let bytes: Vec<u8> = (0..(512 << 10) + 100).map(|number: u32| (number % 251) as u8).collect();
+    log.store(0, &bytes).unwrap();
+    let before = resident_kib(&path);
+    assert!(before >= 512, "{before} KiB are in the map");
+    log.release(0, bytes.len() as u64);
+    let after = resident_kib(&path);
+    assert!(after <= before - 512, "{before} KiB before, {after} KiB after");
+    log.sync().unwrap();
+    log.store(1000, b"again").unwrap();
+    log.sync().unwrap();
+    let mut expected = bytes;
+    expected[1000..1005].copy_from_slice(b"again");
+    assert!(std::fs::read(&path).unwrap().starts_with(&expected), "every byte is in the file");
+}
+
+/// How much of the maps of the file at `path` this process has in its page table.
+#[cfg(target_os = "linux")]
+fn resident_kib(path: &std::path::Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut of_file = maps.split(path.to_str().unwrap()).skip(1);
+    let figures = of_file.next().expect("the file is mapped");
+    let line = figures.lines().find_map(|line| line.strip_prefix("Rss:")).expect("each map has this line");
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

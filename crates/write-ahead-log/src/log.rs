@@ -124,6 +124,9 @@ pub(crate) struct Shared {
     state: Mutex<State>,
 }
 
+/// A sync of fewer bytes than this goes through their pages as it finds them: to release so few is no cheaper.
+const RELEASED_BYTES_MIN: u64 = 16 << 10;
+
 struct SyncState {
     /// Every segment before this one is complete and was synced since.
     clean_before: SegmentId,
@@ -387,7 +390,7 @@ impl Log {
         }
         let first =
             if planted_faults::planted("log-older-segments-not-synced") { position.segment } else { sync.clean_before };
-        self.sync_segments(first..=position.segment)?;
+        self.sync_segments(first..=position.segment, position)?;
         sync.clean_before = sync.clean_before.max(position.segment);
         if !sync.claims_held || planted_faults::planted("log-held-claims-rise") {
             self.shared.durable.raise(position);
@@ -408,7 +411,7 @@ impl Log {
             return Ok(());
         }
         if !planted_faults::planted("log-sealed-segments-taken-for-synced") {
-            self.sync_segments(sync.clean_before..=SegmentId(logged.segment.get() - 1))?;
+            self.sync_segments(sync.clean_before..=SegmentId(logged.segment.get() - 1), logged)?;
         }
         sync.clean_before = logged.segment;
         if !sync.claims_held {
@@ -418,8 +421,8 @@ impl Log {
         Ok(())
     }
 
-    /// Syncs the live segments of a range of ids, oldest first. The caller holds `sync`.
-    fn sync_segments(&self, ids: std::ops::RangeInclusive<SegmentId>) -> Result<(), LogError> {
+    /// Syncs the live segments of a range of ids, oldest first, of which `logged` says how much is stored. The caller holds `sync`.
+    fn sync_segments(&self, ids: std::ops::RangeInclusive<SegmentId>, logged: LogPosition) -> Result<(), LogError> {
         if let Some(cause) = self.shared.failure.get() {
             return Err(LogError::Failed { cause: Arc::clone(cause) });
         }
@@ -428,9 +431,16 @@ impl Log {
             let live = state.live.iter().map(|live| &live.segment);
             live.filter(|segment| ids.contains(&segment.name.id)).cloned().collect()
         };
-        for file in segments.iter().filter_map(|segment| segment.file.as_ref()) {
+        let durable = self.durable();
+        for (id, file) in segments.iter().filter_map(|segment| Some((segment.name.id, segment.file.as_ref()?))) {
             if planted_faults::planted("log-not-synced") {
                 continue;
+            }
+            // What is stored since the last sync is dirty, and so is what was populated ahead.
+            let from = if id == durable.segment { durable.offset } else { 0 };
+            let to = if id == logged.segment { logged.offset } else { file.len() };
+            if to.saturating_sub(from) >= RELEASED_BYTES_MIN {
+                file.release(from, file.len() - from);
             }
             file.sync().map_err(|error| self.fail(error))?;
         }

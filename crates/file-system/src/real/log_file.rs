@@ -1,7 +1,7 @@
 //! Log segments: allocated first, then stored into through a shared map or by positioned writes (L1).
 //!
 //! ```text
-//! create ─▶ allocate ─▶ (map) ─▶ populate ahead │ store, store … from any thread ─▶ sync
+//! create ─▶ allocate ─▶ (map) ─▶ populate ahead │ store, store … from any thread ─▶ release ─▶ sync
 //!             └ no space: certain, the file goes again
 //! ```
 //!
@@ -118,6 +118,16 @@ impl LogFile for RealLogFile {
             && offset < end
         {
             system::populate(map, offset as usize, (end - offset) as usize);
+        }
+    }
+
+    fn release(&self, offset: u64, bytes: u64) {
+        let end = offset.saturating_add(bytes).min(self.len);
+        if let Some(map) = &self.map
+            && offset < end
+            && !planted_faults::planted("log-pages-left-to-the-sync")
+        {
+            system::release(map, offset as usize, (end - offset) as usize);
         }
     }
 

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::path::Path;
 
 #[cfg(unix)]
-pub(super) use unix::{allocate, is_safe_to_map, link_count, populate, sync_dir, written_ranges};
+pub(super) use unix::{allocate, is_safe_to_map, link_count, populate, release, sync_dir, written_ranges};
 #[cfg(windows)]
-pub(super) use windows::{allocate, is_safe_to_map, link_count, populate, sync_dir, written_ranges};
+pub(super) use windows::{allocate, is_safe_to_map, link_count, populate, release, sync_dir, written_ranges};
 
 /// Turns a length into the system's signed offset. Beyond it the file is too large anywhere.
 #[cfg(unix)]
@@ -45,6 +45,30 @@ mod unix {
         let _ = map.advise_range(memmap2::Advice::PopulateWrite, offset, bytes);
         #[cfg(not(target_os = "linux"))]
         let _ = (map, offset, bytes);
+    }
+
+    /// Takes the pages of a range out of the map, but for the last if the range ends within it. What was stored there is in the file's pages, which a sync writes.
+    pub(in super::super) fn release(map: &MmapRaw, offset: usize, bytes: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let page = page_bytes();
+            let (start, end) = (offset / page * page, (offset + bytes) / page * page);
+            if start < end {
+                // SAFETY: the map is shared, so that giving up its pages loses nothing: what was stored is the file's, and
+                // whoever touches the range again finds the same bytes.
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (map, offset, bytes);
+    }
+
+    /// The size of a page of this machine.
+    #[cfg(target_os = "linux")]
+    fn page_bytes() -> usize {
+        // SAFETY: the call takes and touches no memory of ours.
+        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(bytes).unwrap_or(4096).max(4096)
     }
 
     /// Makes the file `bytes` long with every block allocated and reading as zeros where nothing was written.
@@ -255,6 +279,9 @@ mod windows {
 
     /// Nothing: Windows has no call that touches pages for writing without changing them.
     pub(in super::super) fn populate(_map: &MmapRaw, _offset: usize, _bytes: usize) {}
+
+    /// Nothing: a flush of a view goes through it in one piece.
+    pub(in super::super) fn release(_map: &MmapRaw, _offset: usize, _bytes: usize) {}
 
     /// Setting the length allocates, since the file is not sparse.
     pub(in super::super) fn allocate(file: &File, bytes: u64) -> io::Result<()> {

@@ -301,6 +301,10 @@ impl LogFile for MarkingLog {
         self.real.populate(offset, bytes);
     }
 
+    fn release(&self, offset: u64, bytes: u64) {
+        self.real.release(offset, bytes);
+    }
+
     fn sync(&self) -> Result<(), FileError> {
         let synced = self.real.sync();
         mark(None);
