@@ -5,6 +5,7 @@
 //! steady space     [key=value …]   everything overwritten once: bytes of live tables for each logical byte
 //! steady deletes   [key=value …]   nine of ten keys deleted: bytes that are left, entries that a scan meets
 //! steady manifest  [key=value …]   bytes and syncs of a manifest edit; opening many tables
+//! steady                           as `space`, with a budget of 4 MiB: for a first look
 //!
 //! seconds=300    how long each run of `overwrite` takes
 //! writers=1,4    the runs of `overwrite`
@@ -107,13 +108,17 @@ fn main() {
         manifests::open_child(&arguments.next().expect("a directory"));
         return;
     }
-    let arguments = Arguments::parse(arguments);
+    let mut arguments = Arguments::parse(arguments);
     let mut verdict = Verdict::default();
     match what.as_str() {
         "overwrite" => overwrite::run(&arguments, &mut verdict),
         "space" => settled::space(&arguments, &mut verdict),
         "deletes" => settled::deletes(&arguments, &mut verdict),
         "manifest" => manifests::run(&arguments, &mut verdict),
+        "" => {
+            arguments.budget_bytes = 4 << 20;
+            settled::space(&arguments, &mut verdict);
+        }
         _ => panic!("one of overwrite, space, deletes, manifest"),
     }
     if verdict.failed {

@@ -417,7 +417,7 @@ where
 
     /// Looks at one place and hands out the record that starts there.
     fn step(&mut self, reader: &mut SegmentReader, at: u64) -> Result<Step, ReplayError> {
-        // Made where something is wrong only: an allocation for each record is a tenth of what replaying it costs.
+        // Made where something is wrong only, not for each record.
         let path_of = |reader: &SegmentReader| reader.path().to_owned();
         let header = match reader.header_at(at) {
             Ok(Some(header)) => header,
