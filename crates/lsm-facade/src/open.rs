@@ -608,7 +608,7 @@ fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     let mut changes = core.log_progress(&[]);
     let needed = core.keyspace_list().iter().any(|keyspace| keyspace.oldest_unflushed(&[]).is_some())
         && !planted_faults::planted("log-ended-while-it-is-needed");
-    let end = log.close(&mut tail)?;
+    let end = log.close(&mut tail, pipeline.next_seqno())?;
     if !planted_faults::planted("facade-close-vouches-for-nothing") {
         changes.push(Change::RaiseClaim(claim(end)));
     }

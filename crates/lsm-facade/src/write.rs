@@ -333,7 +333,8 @@ impl Core {
         }
         let _changing = self.begin_change()?;
         let shrink = || {
-            log.prepare_anew()?;
+            pipeline.change_tail(LogTail::give_up_prepared);
+            log.prepare_segment()?;
             pipeline.change_tail(LogTail::end_segment);
             // A batch of nothing, so that the new segment begins with a record; synced, so that the claim lies in it.
             let payload = WriteBatch::new().payload;

@@ -18,6 +18,16 @@ pub struct Fault {
 /// The registry, in the order of the crates. One line a fault; each is planted at exactly one place in shipped code.
 pub const FAULTS: &[Fault] = &[
     Fault {
+        name: "log-torn-spare-left-behind",
+        breaks: "L5",
+        caught_by: "-p write-ahead-log --test writing a_recycled_segment_with_a_torn_header_goes",
+    },
+    Fault {
+        name: "log-end-numbered-within-the-last-batch",
+        breaks: "L4",
+        caught_by: "-p write-ahead-log --test writing an_end_record_that_begins_a_segment",
+    },
+    Fault {
         name: "log-pages-left-to-the-sync",
         breaks: "L1",
         caught_by: "-p file-system --test behaviour released_pages_leave_the_map",

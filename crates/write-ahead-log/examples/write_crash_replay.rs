@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("goes on at {}; claims are held: {}", tail.next_end(), log.holds_claims());
     // A database would now flush what was replayed and commit a floor at the successor.
     log.release_claims();
-    let claim = log.close(&mut tail)?;
+    let claim = log.close(&mut tail, next)?;
     println!("closed, durable to {claim}");
 
     for name in ["1.wal", "2.wal"] {

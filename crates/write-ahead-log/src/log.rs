@@ -33,7 +33,7 @@ use internal_key::{SegmentId, SeqNo};
 use crate::position::{parse_segment_file_name, segment_path};
 use crate::reader::read_segment_header;
 use crate::record::{Payload, RECORD_HEADER_BYTES, RecordHeader, RecordKind, SEAL_BYTES, encode_seal, record_bytes};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentMaker, payload_bytes_max, segment_bytes_of};
+use crate::segment::{HeaderFault, SEGMENT_HEADER_BYTES, Segment, SegmentMaker, payload_bytes_max, segment_bytes_of};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{DurableClaim, LogError, LogOptions, LogPosition, ReserveError, SegmentName};
 
@@ -266,8 +266,8 @@ impl Log {
 
     /// Finds a range for a record of `payload_len` bytes of payload whose first entry gets `first_seqno`.
     ///
-    /// Nothing changes but what is to be prepared: the caller may drop the reservation, or take it with [`LogTail::accept`] before the next
-    /// reservation is made. No I/O, no allocation, and no lock unless a segment is full.
+    /// Nothing changes but what is to be prepared: the caller may drop the reservation, or take it with
+    /// [`LogTail::accept`] before the next reservation is made. No I/O, no allocation, and no lock unless a segment is full.
     ///
     /// # Errors
     /// [`ReserveError`]; nothing changed.
@@ -523,6 +523,9 @@ impl Log {
         self.populate(&segment, 0);
         let handles = handles_on(&segment);
         lock(&self.shared.state).prepared = Some((segment, handles));
+        if let Err(error) = self.give_up(Vec::new(), Recycled::default()) {
+            tracing::warn!(%error, "log segments that the log has outgrown stay behind for now");
+        }
         Ok(())
     }
 
@@ -625,25 +628,9 @@ impl Log {
     }
 
     /// Whether the live segments take more than twice the room of the shortest one: worth
-    /// [`prepare_anew`](Self::prepare_anew), if nothing in them is needed.
+    /// [beginning anew](LogTail::give_up_prepared), if nothing in them is needed.
     pub fn is_long(&self) -> bool {
         self.total_bytes() > 2 * self.shared.maker.options.segment_bytes_after(0, 0)
-    }
-
-    /// Makes the next segment ready as if none were, and keeps no others: a short one, if the live ones are few. For a log
-    /// that holds nothing that is needed. Then [`LogTail::end_segment`] lets the next record begin that segment, and once a
-    /// floor that names it is durable, [`give_back`](Self::give_back) leaves it alone on the disk.
-    ///
-    /// # Errors
-    /// As [`prepare_segment`](Self::prepare_segment).
-    pub fn prepare_anew(&self) -> Result<(), LogError> {
-        {
-            let mut guard = lock(&self.shared.state);
-            let state = &mut *guard;
-            state.retired.extend(state.prepared.take().map(|(segment, _)| segment));
-            state.doomed.extend(state.recycled.drain(..).map(|spare| spare.path));
-        }
-        self.prepare_segment()
     }
 
     /// Removes the files that are kept to be written over.
@@ -691,12 +678,21 @@ impl Log {
                     continue;
                 }
                 let file = maker.environment.files.open(&path)?;
-                // A header that cannot be read may be anybody's: left alone.
-                if let Ok(header) = read_segment_header(&*file)?
-                    && header.database_id == maker.database_id
-                {
+                let is_needless = id < known[0];
+                match read_segment_header(&*file)? {
                     // Recycled files have ids before the floor, where no scan for later records looks (L3).
-                    unnamed.push((path, (id < known[0]).then_some(file.len())));
+                    Ok(header) if header.database_id == maker.database_id => {
+                        unnamed.push((path, is_needless.then_some(file.len())));
+                    }
+                    // One that was being made of a recycled file when the power went: its new header is torn and its new
+                    // name lost.
+                    Err(HeaderFault::Checksum { .. })
+                        if is_needless && !planted_faults::planted("log-torn-spare-left-behind") =>
+                    {
+                        unnamed.push((path, None));
+                    }
+                    // Any other header that cannot be read may be anybody's: left alone.
+                    _ => {}
                 }
             }
         }
@@ -738,13 +734,17 @@ impl Log {
     /// Writes an end record, syncs everything and returns the durable claim, which a clean close commits to the manifest
     /// (**L3**): the log's end, unless claims are still held.
     ///
-    /// Every accepted reservation must have been appended. Removes the prepared segment.
+    /// `next_seqno` exceeds every sequence number in the log: should the end record begin a segment, nobody must think that
+    /// a later entry of the last batch lies in it ([`floor_for`](Self::floor_for)). Every accepted reservation must have been
+    /// appended. Removes the prepared segment.
     ///
     /// # Errors
     /// [`LogError`]; the log is then as if the process had died.
-    pub fn close(&self, tail: &mut LogTail) -> Result<LogPosition, LogError> {
+    pub fn close(&self, tail: &mut LogTail, next_seqno: SeqNo) -> Result<LogPosition, LogError> {
+        let next_seqno =
+            if planted_faults::planted("log-end-numbered-within-the-last-batch") { tail.seqno_min } else { next_seqno };
         let reservation = loop {
-            match self.reserve(tail, 0, tail.seqno_min) {
+            match self.reserve(tail, 0, next_seqno) {
                 Ok(reservation) => break reservation,
                 Err(ReserveError::NoSegmentReady) => self.prepare_segment()?,
                 Err(ReserveError::TooLarge { .. }) => unreachable!("L4: the smallest segment holds an end record"),
@@ -831,6 +831,17 @@ impl LogTail {
         assert_eq!(segment.name, reservation.handle.segment.name, "L1: the successor is the one that was reserved");
         (self.name, self.bytes, self.handles) = (segment.name, segment.bytes, handles);
         state.live.push_back(LiveSegment { segment, first_seqno: reservation.first_seqno });
+    }
+
+    /// Lets the next segment be prepared as if none were, and keeps no others: a short one, if the live ones are few. For
+    /// a log that holds nothing that is needed: [`Log::prepare_segment`], then [`end_segment`](Self::end_segment) lets the
+    /// next record begin that segment, and once a floor that names it is durable, [`Log::give_back`] leaves it alone on the
+    /// disk. Asked of the tail, so that no reservation is on its way into the segment that is given up (P1).
+    pub fn give_up_prepared(&mut self) {
+        let mut guard = lock(&self.shared.state);
+        let state = &mut *guard;
+        state.retired.extend(state.prepared.take().map(|(segment, _)| segment));
+        state.doomed.extend(state.recycled.drain(..).map(|spare| spare.path));
     }
 
     /// Lets the next record begin the next segment, if one is ready: a log is not to wait for room that it does not need.

@@ -159,7 +159,7 @@ impl Fixture for LogFixture {
             }
             "close" => {
                 let mut open = self.open.take().expect("the log is open");
-                let claim = open.log.close(&mut open.tail).unwrap();
+                let claim = open.log.close(&mut open.tail, common::seqno(open.next_seqno)).unwrap();
                 self.remembered.as_mut().unwrap().claim = claim;
                 let closed = format!("closed, durable to {claim}");
                 if command.has("remove") {

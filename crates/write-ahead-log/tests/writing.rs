@@ -5,10 +5,10 @@ mod common;
 
 use std::sync::Mutex;
 
-use common::{RealDirectory, create, payload_of, replay_all, seqno};
+use common::{DATABASE, RealDirectory, create, listing, overwrite, payload_of, replay_all, seqno};
 use file_system::LogFileWay;
 use internal_key::SegmentId;
-use write_ahead_log::{LogOptions, Payload, RecordKind, ReserveError};
+use write_ahead_log::{Log, LogOptions, Payload, RecordKind, ReserveError};
 
 fn options(way: LogFileWay) -> LogOptions {
     LogOptions {
@@ -114,6 +114,61 @@ fn the_floor_follows_what_is_flushed() {
     assert_eq!(open.log.total_bytes(), 4 * 4096);
 }
 
+/// L4, L5: an end record that begins a segment does not stand for entries of the batch before it: the floor of any of them is
+/// the segment that holds the batch.
+#[test]
+fn an_end_record_that_begins_a_segment_keeps_the_last_batch() {
+    let place = RealDirectory::new();
+    let small = LogOptions { segment_bytes: 4096, segment_bytes_first: 4096, ..options(LogFileWay::Mapped) };
+    let (mut open, mut remembered) = create(&place.environment, &place.dir, small).unwrap();
+    // A batch of three entries, behind which the segment has no room for another record.
+    open.append_batch(small.payload_bytes_max() as usize).unwrap();
+    open.next_seqno += 2;
+    let batch = open.tail.next_end().segment;
+    remembered.claim = open.log.close(&mut open.tail, seqno(open.next_seqno)).unwrap();
+    assert!(remembered.claim.segment > batch, "the end record begins a segment");
+    let (_, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+    let (next_id, next_seqno) = (open.log.next_segment_id(), seqno(open.next_seqno));
+    let resumed = Log::resume(&place.environment, &place.dir, DATABASE, small, &report.unwrap(), next_id, next_seqno);
+    for (log, again) in [(open.log, false), (resumed.unwrap().0, true)] {
+        for entry in 1..=3 {
+            assert_eq!(log.floor_for(seqno(entry)).id, batch, "#{entry}, opened again: {again}");
+        }
+    }
+}
+
+/// L5: what is left of a segment that was being made out of a recycled file when the power went, a torn header under the old
+/// name, goes.
+#[test]
+fn a_recycled_segment_with_a_torn_header_goes() {
+    let place = RealDirectory::new();
+    let small = LogOptions { segment_bytes: 4096, segment_bytes_first: 4096, ..options(LogFileWay::Mapped) };
+    let (mut open, mut remembered) = create(&place.environment, &place.dir, small).unwrap();
+    for _ in 0..12 {
+        open.append_batch(1000).unwrap();
+    }
+    open.log.sync_through(open.tail.next_end()).unwrap();
+    remembered.floor = open.log.floor_for(seqno(open.next_seqno));
+    open.log.recycle_before(remembered.floor).unwrap();
+    open.log.prepare_segment().unwrap();
+    let below = |floor: SegmentId| {
+        listing(&place.environment, &place.dir).split(' ').find_map(|name| {
+            let id: u64 = name.strip_suffix(".wal")?.parse().ok()?;
+            (id < floor.get()).then(|| place.dir.join(name))
+        })
+    };
+    let spare = below(remembered.floor.id).expect("a file is kept");
+    // In the salt, behind which the checksum lies.
+    overwrite(&place.environment, &spare, 48, &[0xFF; 8]);
+    let (_, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+    let (next_id, next_seqno) = (open.log.next_segment_id(), seqno(open.next_seqno));
+    drop(open);
+    let (log, _tail) =
+        Log::resume(&place.environment, &place.dir, DATABASE, small, &report.unwrap(), next_id, next_seqno).unwrap();
+    log.remove_unnamed().unwrap();
+    assert!(!spare.exists(), "nothing needs it");
+}
+
 /// L1: the window of populated pages runs ahead of the end.
 #[test]
 fn populating_stays_ahead() {
@@ -214,9 +269,9 @@ fn a_log_that_begins_anew_takes_one_short_segment() {
     remembered.floor = open.log.floor_for(seqno(open.next_seqno));
     open.log.recycle_before(remembered.floor).unwrap();
     open.log.prepare_segment().unwrap();
-    assert!(lengths(&place).len() > 2, "some are kept");
     let before = open.tail.next_end();
-    open.log.prepare_anew().unwrap();
+    open.tail.give_up_prepared();
+    open.log.prepare_segment().unwrap();
     open.tail.end_segment();
     assert_eq!(open.tail.next_end(), before, "nothing is stored yet");
     open.append_batch(10).unwrap();
