@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -536,12 +537,18 @@ fn a_crash_while_a_log_ends_or_begins_anew_loses_nothing() {
     drop(builder(&simulation).open().unwrap());
     let ended = simulation.files.event_count();
     assert!(began + 10 < closed && closed + 10 < ended, "{began}, {closed}, {ended}");
-    for event in began..=ended {
+    crash_after_each(&simulation, began..=ended, &expected);
+}
+
+/// Crashes after each of these events in three ways: what is there is what is expected, and what is written next is whole.
+#[track_caller]
+fn crash_after_each(simulation: &Simulation, events: RangeInclusive<u64>, expected: &BTreeMap<String, Vec<Row>>) {
+    for event in events {
         for (crash, seed) in [(Crash::Kill, 0), (Crash::PowerCut, 2 * event), (Crash::PowerCut, 2 * event + 1)] {
             let crashed = Simulation::with_files(simulation.files.crash_image_at(event, crash, seed), seed);
             let what = format!("{crash:?} after event {event}, seed {seed}");
             let database = builder(&crashed).open().unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(contents(&database) == expected, "{what}");
+            assert!(contents(&database) == *expected, "{what}");
             let written = keyspace(&database, "left").with_durability(Durability::Synced);
             written.insert("written", "later").unwrap();
             // What it begins is whole: another power cut takes nothing.
@@ -572,21 +579,7 @@ fn a_crash_while_a_flush_shortens_the_log_loses_nothing() {
     assert!(long > 40 << 10 && short <= 8 << 10, "{long} bytes of log, then {short}");
     let ended = simulation.files.event_count();
     drop(database);
-    for event in began.max(ended - 80)..=ended {
-        for (crash, seed) in [(Crash::Kill, 0), (Crash::PowerCut, 2 * event), (Crash::PowerCut, 2 * event + 1)] {
-            let crashed = Simulation::with_files(simulation.files.crash_image_at(event, crash, seed), seed);
-            let what = format!("{crash:?} after event {event}, seed {seed}");
-            let database = builder(&crashed).open().unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert!(contents(&database) == expected, "{what}");
-            let written = keyspace(&database, "left").with_durability(Durability::Synced);
-            written.insert("written", "later").unwrap();
-            // What it begins is whole: another power cut takes nothing.
-            let crashed = Simulation::with_files(crashed.files.crash_image(Crash::PowerCut, seed), seed);
-            drop(database);
-            let database = builder(&crashed).open().unwrap_or_else(|error| panic!("{what}, cut again: {error}"));
-            assert_eq!(keyspace(&database, "left").get("written").unwrap().unwrap(), b"later", "{what}");
-        }
-    }
+    crash_after_each(&simulation, began.max(ended - 80)..=ended, &expected);
 }
 
 /// P8: while no segment can be had, flushes and compactions go on: what they free may be what is lacking.

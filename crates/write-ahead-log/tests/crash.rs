@@ -7,17 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{CountingRandomness, Open, Remembered, Seen, create, replay_all, seqno};
-use file_system::{Crash, Environment, Fault, FaultEffect, FileOperation, FileSystem, LogFileWay, Simulation};
+use file_system::{Crash, Environment, Fault, FaultEffect, FileOperation, FileSystem, Simulation};
 use write_ahead_log::{Log, LogError, LogOptions, RecordKind, ReserveError};
 
 const DIR: &str = "/db/log";
-const OPTIONS: LogOptions = LogOptions {
-    segment_bytes: 4096,
-    segment_bytes_first: 4096,
-    way: LogFileWay::Mapped,
-    populate_bytes: 4096,
-    recycled_max: 1,
-};
+const OPTIONS: LogOptions = common::SHORT_SEGMENTS;
 
 /// What holds from some event on.
 #[derive(Debug, Clone, Copy)]

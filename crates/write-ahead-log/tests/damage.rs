@@ -11,13 +11,7 @@ use write_ahead_log::{
     Inspection, LogOptions, LogPosition, RecordKind, ReplayError, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 
-const OPTIONS: LogOptions = LogOptions {
-    segment_bytes: 4096,
-    segment_bytes_first: 4096,
-    way: LogFileWay::Mapped,
-    populate_bytes: 4096,
-    recycled_max: 1,
-};
+const OPTIONS: LogOptions = common::SHORT_SEGMENTS;
 
 /// Two segments: records of several lengths, a sync in between, a seal.
 fn written(place: &RealDirectory) -> (Vec<Seen>, common::Remembered) {

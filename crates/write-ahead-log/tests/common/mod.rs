@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use file_system::{Environment, Randomness};
+use file_system::{Environment, LogFileWay, Randomness};
 use internal_key::{SegmentId, SeqNo};
 use write_ahead_log::{
     Log, LogError, LogOptions, LogPosition, LogTail, Payload, RecordKind, ReplayError, ReplayOptions, ReplayReport,
@@ -14,6 +14,15 @@ use write_ahead_log::{
 };
 
 pub(crate) const DATABASE: u128 = 0xdb00_0000_0000_0000_0000_0000_0000_0001;
+
+/// Segments as short as they may be.
+pub(crate) const SHORT_SEGMENTS: LogOptions = LogOptions {
+    segment_bytes: 4096,
+    segment_bytes_first: 4096,
+    way: LogFileWay::Mapped,
+    populate_bytes: 4096,
+    recycled_max: 1,
+};
 
 /// Salts that can be read in a golden script.
 #[derive(Debug, Default)]
