@@ -1,0 +1,136 @@
+//! What a job has for itself while it runs: a keyspace's flushes, the inputs and room of a plan, the next segment.
+//!
+//! - **P6** One flush of a keyspace runs at a time.
+//! - **P9** Whatever becomes of a job, its claim is given back: by a guard, so also if it panics.
+//! - **C3** A plan is picked and claimed in one step, so that no two that overlap run.
+
+use std::sync::Arc;
+
+use compaction::{Busy, Demand, KeyRange, PickInput, Plan};
+use internal_key::{JobId, KeyspaceId};
+
+use super::queue::{Jobs, Task, in_turn};
+use crate::core::{Core, KeyspaceShared};
+
+/// A keyspace marked as flushing (P6), until this is dropped.
+pub(super) struct FlushClaim<'a> {
+    pub(super) core: &'a Core,
+    pub(super) keyspace: Arc<KeyspaceShared>,
+    /// Whether a flush was tried, after which another may be due.
+    pub(super) tried: bool,
+}
+
+impl Drop for FlushClaim<'_> {
+    fn drop(&mut self) {
+        let mut jobs = self.core.jobs.lock();
+        jobs.flushing.remove(&self.keyspace.id);
+        if self.tried {
+            jobs.wants_look(self.keyspace.id);
+        }
+    }
+}
+
+/// A plan whose inputs and room are claimed, until this is dropped. Not under the jobs' lock.
+pub(super) struct CompactionClaim<'a> {
+    pub(super) core: &'a Core,
+    pub(super) keyspace: Arc<KeyspaceShared>,
+    pub(super) plan: Plan,
+    pub(super) job: JobId,
+}
+
+impl Drop for CompactionClaim<'_> {
+    fn drop(&mut self) {
+        let mut jobs = self.core.jobs.lock();
+        jobs.compactions_running -= 1;
+        if let Some(busy) = jobs.compacting.get_mut(&self.keyspace.id) {
+            busy.end(self.job);
+            if busy.is_empty() {
+                jobs.compacting.remove(&self.keyspace.id);
+            }
+        }
+        jobs.wants_look(self.keyspace.id);
+    }
+}
+
+/// The making of a segment, until this is dropped.
+pub(super) struct PreparingClaim<'a>(pub(super) &'a Core);
+
+impl Drop for PreparingClaim<'_> {
+    fn drop(&mut self) {
+        self.0.jobs.lock().preparing_segment = false;
+    }
+}
+
+impl Core {
+    /// The next keyspace that may need a flush, marked as flushing (P6).
+    pub(super) fn claim_flush(&self) -> Option<FlushClaim<'_>> {
+        loop {
+            let id = {
+                let mut jobs = self.jobs.lock();
+                let may_flush = |id: &&KeyspaceId| !jobs.flushing.contains(id) && jobs.may_run(Task::Flush(**id));
+                let id = in_turn(&jobs.look_for_flush, jobs.flushed_last).find(may_flush).copied()?;
+                jobs.look_for_flush.remove(&id);
+                jobs.flushed_last = Some(id);
+                jobs.flushing.insert(id);
+                id
+            };
+            match self.keyspace_by_id(id) {
+                Some(keyspace) => return Some(FlushClaim { core: self, keyspace, tried: false }),
+                None => {
+                    let mut jobs = self.jobs.lock();
+                    jobs.flushing.remove(&id);
+                    jobs.no_longer_fails(Task::Flush(id));
+                }
+            }
+        }
+    }
+
+    pub(super) fn keyspace_by_id(&self, id: KeyspaceId) -> Option<Arc<KeyspaceShared>> {
+        let keyspaces = self.keyspaces.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        keyspaces.by_id.get(&id).cloned()
+    }
+
+    /// How many compactions may run at once: one thread stays free for flushes (flush before compaction).
+    pub(super) fn compactions_max(&self) -> usize {
+        self.options.background_threads.saturating_sub(1).max(1)
+    }
+
+    /// Picks a plan and begins it, under the lock that guards both.
+    pub(super) fn claim_plan(
+        &self,
+        jobs: &mut Jobs,
+        keyspace: &Arc<KeyspaceShared>,
+        demand: Demand<'_>,
+    ) -> Option<CompactionClaim<'_>> {
+        let busy = jobs.compacting.entry(keyspace.id).or_default();
+        let current = keyspace.history.current_full();
+        let options = keyspace.options.compaction();
+        let input =
+            PickInput { version: current.version(), busy, options: &options, oldest_sealed_epoch: None, demand };
+        let Some(plan) = compaction::pick::pick(&input) else {
+            if busy.is_empty() {
+                jobs.compacting.remove(&keyspace.id);
+            }
+            return None;
+        };
+        let job = self.next_job_id();
+        busy.begin(job, &plan);
+        jobs.compactions_running += 1;
+        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job })
+    }
+
+    /// Whether nothing of a range is left to compact, whatever runs elsewhere in the keyspace.
+    pub(super) fn is_settled(&self, jobs: &Jobs, keyspace: &KeyspaceShared, range: KeyRange<'_>) -> bool {
+        let (busy, current) = (Busy::default(), keyspace.history.current_full());
+        let busy = jobs.compacting.get(&keyspace.id).unwrap_or(&busy);
+        let options = keyspace.options.compaction();
+        let input = PickInput {
+            version: current.version(),
+            busy,
+            options: &options,
+            oldest_sealed_epoch: None,
+            demand: Demand::Range(range),
+        };
+        compaction::pick::is_settled(&input, range)
+    }
+}

@@ -1,0 +1,277 @@
+//! Flushes: which sealed parts are due, and how tables of them are made and installed.
+//!
+//! ```text
+//!   complete sealed parts ─▶ sync the log (P5) ─▶ tables ─▶ edit (M1, P6) ─▶ super version ─▶ log floor (L5)
+//! ```
+//!
+//! - **P4** A sealed memtable is flushed only when it is complete.
+//! - **P5** The log is synced first, so that no table holds half of a batch whose other half can be lost.
+//! - **P6** Oldest parts first, one flush of a keyspace at a time, so that flushes install in seal order.
+//!
+//! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use compaction::{Collected, Collector, OlderRuns, Outputs};
+use internal_key::{Epoch, JobId, Level, SeqNo};
+use manifest::{AddedTable, Change, Edit, TableEntry};
+use merge_iterator::MergeCursor;
+use version_history::Sealed;
+
+use super::edit::ending;
+use super::pace::sealed_bytes;
+use super::queue::Task;
+use super::tables::{Destination, Placed};
+use super::{Outcome, TaskError};
+use crate::core::{Core, EditError, KeyspaceShared, SealedPart, Table, first_seqno, last_seqno};
+use crate::events::{Event, Work};
+use crate::source::Source;
+use crate::{Error, Result};
+
+impl Core {
+    pub(super) fn flush_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
+        self.relieve_log();
+        loop {
+            let Some(mut claim) = self.claim_flush() else { return Ok(false) };
+            let keyspace = Arc::clone(&claim.keyspace);
+            let parts = self.parts_due(&keyspace);
+            claim.tried = !parts.is_empty();
+            let ended = claim.tried.then(|| self.guarded(|| self.flush_parts(&keyspace, &parts, cancel)));
+            drop(claim);
+            self.update_pace(&keyspace);
+            let task = Task::Flush(keyspace.id);
+            match ended {
+                None => self.jobs.lock().no_longer_fails(task),
+                Some(Ok(_)) => return Ok(self.job_succeeded(task)),
+                Some(Err(error)) => return Err((task, error)),
+            }
+        }
+    }
+
+    /// The oldest sealed parts that one flush takes, oldest first; empty while none is due.
+    fn parts_due(&self, keyspace: &KeyspaceShared) -> Vec<SealedPart> {
+        let current = keyspace.history.current();
+        let sealed = current.sealed();
+        let Some(oldest) = sealed.iter().filter_map(first_seqno).min() else { return Vec::new() };
+        let asked = oldest.get() <= keyspace.flush_through.load(Ordering::Relaxed);
+        let has_batch = sealed.iter().any(|part| matches!(part, Sealed::Batch(_)));
+        let due = sealed_bytes(&current) >= keyspace.options.flush_bytes();
+        if !(asked || has_batch || due || self.pins_too_much_log(keyspace)) {
+            return Vec::new();
+        }
+        flush_groups(sealed).next().unwrap_or_default()
+    }
+
+    /// Makes tables of `parts`, the oldest sealed ones, and installs them (P4, P5, P6, M1).
+    fn flush_parts(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
+        let (job, name) = (self.next_job_id(), &*keyspace.name);
+        self.tell(&Event::FlushBegun { job: job.get(), keyspace: name, memtables: parts.len() });
+        let (began, mut work) = (self.environment.clock.monotonic(), Work::default());
+        let outcome = self.guarded(|| self.flush_as(job, keyspace, parts, &mut work, cancel));
+        let took = self.environment.clock.monotonic().saturating_sub(began);
+        self.counters.worked(Level::ZERO, &work, took);
+        self.tell(&Event::FlushEnded { job: job.get(), keyspace: name, ending: ending(&outcome), work, took });
+        outcome
+    }
+
+    fn flush_as(
+        &self,
+        job: JobId,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        work: &mut Work,
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
+        let began = self.environment.clock.monotonic();
+        let Some(pipeline) = &self.pipeline else { return Err(Error::ReadOnly) };
+        if let Some(last) = parts.iter().filter_map(last_seqno).max() {
+            pipeline.wait_visible(last).map_err(Error::failed)?; // P4: complete
+            if !planted_faults::planted("facade-flush-before-log-sync") {
+                pipeline.persist().map_err(Error::failed)?; // P5
+            }
+        }
+        let Some(flush) = self.make_flush(job, keyspace, parts, Below::Version, cancel)? else {
+            // Only memtables in which nothing was ever reserved: nothing to write, nothing to name.
+            return Ok(self.install_flush(keyspace, parts, &[]));
+        };
+        let Flush { last, added, collected } = flush;
+        *work = Work {
+            written_bytes: added.iter().map(|(place, _)| place.table.bytes).sum(),
+            tables: added.len() as u64,
+            entries: collected,
+            ..Work::default()
+        };
+        let added_places: Vec<_> = added.iter().map(|(place, _)| place.clone()).collect();
+        // P12: once `flushed_seqno` has passed a clear, replay skips it. So a clear that the manifest does not hold yet
+        // goes first, in the same edit.
+        let cleared = keyspace.unfinished_operation(last);
+        let mut edit = Edit::default();
+        edit.changes.extend(cleared.map(|at| Change::ClearKeyspace { id: keyspace.id, at }));
+        edit.changes.extend([flush_change(keyspace, added_places, last), Change::RaiseLastSeqno(last)]);
+        edit.changes.extend(self.log_progress(&[(keyspace.id, parts)]));
+        if planted_faults::planted("facade-log-recycled-before-the-edit") {
+            let progress = Edit { changes: self.log_progress(&[(keyspace.id, parts)]) };
+            if let Ok(manifest) = self.manifest.current().apply(&progress) {
+                self.after_edit(&manifest);
+            }
+        }
+        let manifest = match self.commit_edit(edit) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let made = added.iter().filter(|(_, handle)| handle.is_none());
+                self.abandon_tables(&error, made.map(|(place, _)| place.table.id));
+                return self.edit_abandoned(error, job);
+            }
+        };
+        if let Some(at) = cleared {
+            keyspace.end_operations(at);
+        }
+        let added = self.with_handles(keyspace, added);
+        self.make_ready(&added, job, cancel);
+        let outcome = self.install_flush(keyspace, parts, &added);
+        self.after_edit(&manifest);
+        self.tell_edit(job, added.iter().map(|(place, _)| place), added.len(), 0);
+        let bytes = work.written_bytes;
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.counters.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let took = self.environment.clock.monotonic().saturating_sub(began);
+        let tables = added.len();
+        tracing::info!(%job, keyspace = keyspace.name, parts = parts.len(), tables, bytes, ?took, "flushed");
+        Ok(outcome)
+    }
+
+    /// The tables of one flush, written and not yet named; `None` if there is nothing to write.
+    fn make_flush(
+        &self,
+        job: JobId,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        below: Below,
+        cancel: &AtomicBool,
+    ) -> Result<Option<Flush>> {
+        let Some(last) = parts.iter().filter_map(last_seqno).max() else { return Ok(None) };
+        let epoch = Epoch(last.get());
+        let mut collected = Collected::default();
+        let made: Vec<(Arc<TableEntry>, Option<Arc<Table>>)> = match parts {
+            [Sealed::Batch(table)] => vec![(Arc::clone(&table.entry), Some(Arc::clone(table)))],
+            _ => {
+                let outputs = self.flush_memtables(keyspace, parts, below, (job, epoch), cancel)?;
+                collected = outputs.collected;
+                outputs.tables.into_iter().map(|entry| (entry, None)).collect()
+            }
+        };
+        let place = |(table, handle)| (AddedTable { level: Level::ZERO, run: epoch, table }, handle);
+        Ok(Some(Flush { last, added: made.into_iter().map(place).collect(), collected }))
+    }
+
+    /// Flushes everything sealed in every keyspace by one edit, which also moves the log floor: what recovery does with
+    /// the part of the log that was never claimed as durable (L4). Runs before there are jobs or writers. Needs no sync of
+    /// the log (P5): with one edit for all, no table can hold half of a batch whose other half is lost.
+    ///
+    /// `changes` go first, in the same edit: a clear that was replayed from this part of the log may no more outlive it
+    /// than a flush may.
+    pub(crate) fn flush_recovered(&self, changes: Vec<Change>) -> Result<()> {
+        let keyspaces = self.keyspace_list();
+        let mut flushed = Vec::new();
+        let mut edit = Edit { changes };
+        for keyspace in &keyspaces {
+            self.seal(keyspace)?;
+            let sealed = keyspace.history.current().sealed().to_vec();
+            let mut added = Vec::new();
+            for parts in flush_groups(&sealed) {
+                // The tables made so far are older than these parts, and no version holds them yet.
+                let below = if added.is_empty() { Below::Version } else { Below::Unknown };
+                if let Some(flush) = self.make_flush(self.next_job_id(), keyspace, &parts, below, &self.closed)? {
+                    added.extend(flush.added);
+                }
+            }
+            if let Some(last) = sealed.iter().filter_map(last_seqno).max() {
+                let places = added.iter().map(|(place, _): &Placed| place.clone()).collect();
+                edit.changes.push(flush_change(keyspace, places, last));
+                edit.changes.push(Change::RaiseLastSeqno(last));
+            }
+            flushed.push((keyspace, sealed, added));
+        }
+        let parts: Vec<_> = flushed.iter().map(|(keyspace, sealed, _)| (keyspace.id, sealed.as_slice())).collect();
+        edit.changes.extend(self.log_progress(&parts));
+        let manifest = self.commit_edit(edit).map_err(EditError::into_error)?;
+        for (keyspace, sealed, added) in flushed {
+            let added = self.with_handles(keyspace, added);
+            self.install_flush(keyspace, &sealed, &added);
+        }
+        self.after_edit(&manifest);
+        Ok(())
+    }
+
+    fn flush_memtables(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        below: Below,
+        (job, epoch): (JobId, Epoch),
+        cancel: &AtomicBool,
+    ) -> Result<Outputs> {
+        let memtables = parts.iter().rev().filter_map(|part| match part {
+            Sealed::Memtable(memtable) if !memtable.is_empty() => Some(Source::Memtable(memtable.cursor())),
+            _ => None,
+        });
+        let merged = MergeCursor::new(memtables.collect());
+        let (floor, snapshots) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let current = keyspace.history.current_full();
+        let mut older = OlderRuns::all(current.version());
+        let mut collector =
+            Collector::new(floor, &snapshots, |key: &[u8]| below == Below::Unknown || older.may_hold(key));
+        let to = Destination { level: Level::ZERO, epoch, job, inputs: &[], bounds: &[] };
+        self.write_tables(keyspace, merged, &mut collector, to, cancel)
+    }
+
+    fn install_flush(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        added: &[(AddedTable, Arc<Table>)],
+    ) -> Outcome {
+        match keyspace.history.install(|current| current.install_flush(parts, added)) {
+            Ok(_) => Outcome::Done,
+            Err(refusal) => {
+                // A clear came between the edit and this: its own edit takes the tables out of the manifest (P12).
+                tracing::info!(keyspace = keyspace.name, %refusal, "flush installed in the manifest alone");
+                Outcome::Abandoned
+            }
+        }
+    }
+}
+
+/// The tables of a flush, before anything names them.
+struct Flush {
+    last: SeqNo,
+    added: Vec<Placed>,
+    collected: Collected,
+}
+
+/// What is older than the parts of a flush (C2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Below {
+    /// The tables of the current version, and nothing else: older parts were installed before (P6).
+    Version,
+    /// Tables that no version holds yet: every key may be in them.
+    Unknown,
+}
+
+/// Sealed parts as flushes take them, oldest first: memtables that follow each other together, batches alone.
+fn flush_groups(sealed: &[SealedPart]) -> impl Iterator<Item = Vec<SealedPart>> {
+    let together =
+        |left: &SealedPart, right: &SealedPart| matches!((left, right), (Sealed::Memtable(_), Sealed::Memtable(_)));
+    sealed.chunk_by(together).rev().map(|newest_first| newest_first.iter().rev().cloned().collect())
+}
+
+/// The change that installs a flush (P6).
+fn flush_change(keyspace: &KeyspaceShared, added: Vec<AddedTable>, last: SeqNo) -> Change {
+    Change::ReplaceTables { keyspace: keyspace.id, removed: Vec::new(), added, flushed_seqno: Some(last) }
+}

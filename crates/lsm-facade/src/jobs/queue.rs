@@ -1,0 +1,140 @@
+//! What runs, what wants a look, and what failed: all that the choice of the next job is made from.
+//!
+//! - **P6** One flush of a keyspace runs at a time: `flushing` says in which one does.
+//! - **P9** A certain failure concerns its keyspace alone: that task is held back until somebody asks again, and the others
+//!   get their turn, also those behind a keyspace that always has something due.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use compaction::{Busy, Scope};
+use internal_key::KeyspaceId;
+
+use crate::Error;
+
+/// What runs and what wants a look. Guarded by `Core::jobs`.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    /// Keyspaces with a clear or drop that the manifest does not hold yet (P12).
+    pub(super) look_for_operation: BTreeSet<KeyspaceId>,
+    /// Keyspaces in which a flush may be due.
+    pub(super) look_for_flush: BTreeSet<KeyspaceId>,
+    /// Keyspaces in which a compaction may be due.
+    pub(super) look_for_compaction: BTreeSet<KeyspaceId>,
+    /// Keyspaces that may be compacted because the database is idle; each until its next seal.
+    pub(super) look_when_idle: BTreeSet<KeyspaceId>,
+    pub(super) flushing: BTreeSet<KeyspaceId>,
+    pub(super) compacting: BTreeMap<KeyspaceId, Busy>,
+    /// The keyspaces in which a flush and a compaction was begun last: the next is looked for behind them, so that one
+    /// that always has something due keeps no other waiting (P9).
+    pub(super) flushed_last: Option<KeyspaceId>,
+    pub(super) compacted_last: Option<KeyspaceId>,
+    pub(super) compactions_running: usize,
+    pub(super) preparing_segment: bool,
+    /// There was something to look at since everybody who waits for idleness was last told.
+    pub(super) was_busy: bool,
+    /// Why tasks failed that have not succeeded since.
+    pub(super) failed: BTreeMap<Task, Error>,
+    /// Those among them that wait for somebody to ask again.
+    pub(super) held_back: BTreeSet<Task>,
+    /// Somebody has asked.
+    pub(super) asked_again: bool,
+    /// Jobs done since a task was held back.
+    pub(super) done_since_failure: u32,
+}
+
+/// After so many other jobs a task that failed, and that somebody has asked for again, gets its turn though there is more to
+/// do (P9): where something is always due, nothing would ever come of it otherwise.
+pub(super) const RETRY_AFTER_JOBS: u32 = 8;
+
+/// What there is to do, as far as failures are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    Log,
+    Operation(KeyspaceId),
+    Flush(KeyspaceId),
+    Compaction(KeyspaceId),
+}
+
+impl Task {
+    /// Whom its failure concerns.
+    pub(super) fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Log => None,
+            Self::Operation(id) | Self::Flush(id) | Self::Compaction(id) => Some(scope_of(id)),
+        }
+    }
+}
+
+pub(crate) fn scope_of(keyspace: KeyspaceId) -> Scope {
+    Scope(u64::from(keyspace.get()))
+}
+
+impl Jobs {
+    /// What failed and is held back gets another turn, after what else there is to do.
+    pub(crate) fn try_failed_again(&mut self) {
+        self.asked_again |= !self.held_back.is_empty();
+    }
+
+    /// Lets held back tasks go if somebody has asked for it, and returns whether there were any.
+    pub(super) fn release_held_back(&mut self) -> bool {
+        let release = std::mem::take(&mut self.asked_again) && !self.held_back.is_empty();
+        if release {
+            self.held_back.clear();
+        }
+        release
+    }
+
+    pub(super) fn release_overdue(&mut self) {
+        if self.done_since_failure >= RETRY_AFTER_JOBS {
+            self.release_held_back();
+        }
+    }
+
+    pub(super) fn hold_back(&mut self, task: Task) {
+        self.held_back.insert(task);
+        self.done_since_failure = 0;
+    }
+
+    pub(super) fn may_run(&self, task: Task) -> bool {
+        !self.held_back.contains(&task)
+    }
+
+    /// The task succeeded, or there is nothing left of it to do.
+    pub(super) fn no_longer_fails(&mut self, task: Task) {
+        self.failed.remove(&task);
+        self.held_back.remove(&task);
+    }
+
+    pub(crate) fn wants_look(&mut self, keyspace: KeyspaceId) {
+        self.look_for_flush.insert(keyspace);
+        self.look_for_compaction.insert(keyspace);
+        self.was_busy = true;
+    }
+
+    /// The keyspace is written to: what only idleness justifies has time.
+    pub(crate) fn no_longer_idle(&mut self, keyspace: KeyspaceId) {
+        self.look_when_idle.remove(&keyspace);
+    }
+
+    /// Flushes and compactions that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.flushing.len() + self.compactions_running
+    }
+
+    /// Whether nothing waits to be looked at and nothing runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running() == 0
+            && self.look_for_operation.is_empty()
+            && self.look_for_flush.is_empty()
+            && self.look_for_compaction.is_empty()
+            && self.look_when_idle.is_empty()
+    }
+}
+
+/// The keyspaces behind `last`, and then those up to it.
+pub(super) fn in_turn(keyspaces: &BTreeSet<KeyspaceId>, last: Option<KeyspaceId>) -> impl Iterator<Item = &KeyspaceId> {
+    let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let behind = keyspaces.range((after, Bound::Unbounded));
+    behind.chain(last.into_iter().flat_map(|last| keyspaces.range(..=last)))
+}

@@ -1,0 +1,252 @@
+//! Which job is next, and what its success, failure or panic leaves to do.
+//!
+//! ```text
+//!   log ahead of its writers ─▶ clears and drops ─▶ flushes ─▶ compactions ─▶ tidy up ─▶ what failed and was asked for again
+//! ```
+//!
+//! - **P8** A certain failure is kept in view and tried again; an uncertain one fails the database.
+//! - **P9** A panic fails the database before the job's claim goes, so that nobody builds on what it left half done. Who
+//!   waits until there is nothing to do is told when the last look has found nothing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use compaction::{JobFailure, JobPanicked, JobSource};
+
+use super::TaskError;
+use super::queue::Task;
+use crate::core::Core;
+use crate::events::Event;
+use crate::{Error, Result};
+
+/// The jobs of a database, for its scheduler. The database owns the scheduler, so that this must not own the database:
+/// neither would ever be freed. Closing ends the threads before the database goes.
+pub(crate) struct JobsOf(pub(crate) Weak<Core>);
+
+impl JobSource for JobsOf {
+    fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
+        self.0.upgrade().map_or(Ok(false), |core| core.run_next_job(cancel))
+    }
+
+    fn try_failed_again(&self) -> bool {
+        let Some(core) = self.0.upgrade() else { return false };
+        // Nothing is tried again in a database that has failed.
+        let failed = core.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some());
+        let mut jobs = core.jobs.lock();
+        jobs.try_failed_again();
+        !failed && !jobs.failed.is_empty()
+    }
+
+    fn idle_after(&self) -> Option<Duration> {
+        self.0.upgrade().and_then(|core| core.options.idle_after)
+    }
+
+    fn look_when_idle(&self) -> bool {
+        self.0.upgrade().is_some_and(|core| core.look_when_idle())
+    }
+}
+
+impl Core {
+    pub(super) fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
+        if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
+            // P9: who began to wait before it failed is told once, by whoever looks first.
+            if std::mem::take(&mut self.jobs.lock().was_busy) {
+                self.notify();
+            }
+            return Ok(false);
+        }
+        let ran = self.guarded(|| Ok(self.run_most_pressing(cancel))).unwrap_or_else(|error| Err((Task::Log, error)));
+        if matches!(ran, Ok(false)) {
+            // P9: the last look found nothing to do. No job ended that would tell those who wait until it is so.
+            let mut jobs = self.jobs.lock();
+            if jobs.is_idle() && std::mem::take(&mut jobs.was_busy) {
+                drop(jobs);
+                self.notify();
+            }
+        }
+        match ran {
+            Ok(ran) => Ok(ran),
+            Err((_, Error::Closed)) => Ok(false),
+            Err((task, error)) => Err(self.job_failed(task, error)),
+        }
+    }
+
+    fn run_most_pressing(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
+        let log_failed = match self.prepare_log() {
+            Ok(true) => return Ok(true),
+            Ok(false) => None,
+            // P8: the disk is full, and the jobs below may be what makes room.
+            Err(error) if error.is_retryable() => Some(error),
+            Err(error) => return Err((Task::Log, error)),
+        };
+        let mut looked = false;
+        self.jobs.lock().release_overdue();
+        loop {
+            if self.finish_next_operation()? || self.flush_next(cancel)? || self.compact_next(cancel)? {
+                return Ok(true);
+            }
+            // Before what failed: on a full disk this may be what makes room.
+            if self.tidy_up() {
+                return Ok(true);
+            }
+            // Without time to tell idleness by, it begins at once: see the option.
+            let at_once = self.options.idle_after == Some(Duration::ZERO) && !std::mem::replace(&mut looked, true);
+            if at_once && self.look_when_idle() {
+                continue;
+            }
+            if !self.jobs.lock().release_held_back() {
+                return log_failed.map_or(Ok(false), |error| Err((Task::Log, error)));
+            }
+        }
+    }
+
+    /// Runs a job. If it panics the database has failed when this returns, with the panic as its cause: what the job was
+    /// working on may be half done.
+    pub(super) fn guarded<T>(&self, job: impl FnOnce() -> Result<T>) -> Result<T> {
+        // Nobody meets what the job leaves half done: no later job runs, writes are refused, and reads see what was
+        // published whole.
+        catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|payload| {
+            let panicked = JobPanicked::of(&*payload);
+            tracing::error!(%panicked, "the database fails");
+            let error = self.fail(Error::Failed { cause: Arc::new(panicked) });
+            self.notify();
+            Err(error)
+        })
+    }
+
+    pub(super) fn job_succeeded(&self, task: Task) -> bool {
+        let mut jobs = self.jobs.lock();
+        jobs.no_longer_fails(task);
+        jobs.done_since_failure = jobs.done_since_failure.saturating_add(1);
+        true
+    }
+
+    /// Keeps the failure in view (P8). A certain one is tried again whenever the background is woken: at the next seal, when
+    /// somebody waits, or by itself after a while. Any other fails the database.
+    pub(super) fn job_failed(&self, task: Task, error: Error) -> JobFailure {
+        tracing::warn!(?task, %error, "a background job failed");
+        self.counters.failed_jobs.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut jobs = self.jobs.lock();
+            jobs.failed.insert(task, error.clone());
+            if task != Task::Log {
+                jobs.hold_back(task);
+            }
+        }
+        self.tell(&Event::BackgroundError { error: &error });
+        if !error.is_retryable() {
+            self.fail(error.clone());
+            return JobFailure::new(error);
+        }
+        match task.scope() {
+            Some(scope) => JobFailure::within(scope, error),
+            None => JobFailure::new(error),
+        }
+    }
+
+    /// Why background work does not get on, if it does not.
+    pub(crate) fn background_error(&self) -> Option<Error> {
+        self.jobs.lock().failed.values().next().cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use file_system::{Clock, Fault, FaultEffect, FileOperation, Simulation};
+
+    use crate::stats::Health;
+    use crate::{Database, Error, KeyspaceOptions};
+
+    /// A clock on which the next look panics, once it is set to.
+    #[derive(Debug, Default)]
+    struct Trap(AtomicBool);
+
+    impl Clock for Trap {
+        fn monotonic(&self) -> Duration {
+            assert!(!self.0.swap(false, Ordering::Relaxed), "the clock fell off the wall");
+            Duration::ZERO
+        }
+
+        fn unix_time(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// P9: a job that panics gives back what it claimed, is counted, and fails the database with its message; the process
+    /// and whoever waits go on.
+    #[test]
+    fn a_job_that_panics_gives_its_claim_back() {
+        for (threads, compacting) in [(0, false), (0, true), (2, false), (2, true)] {
+            let simulation = Simulation::new(1);
+            let clock = Arc::new(Trap::default());
+            let environment = file_system::Environment { clock: clock.clone(), ..simulation.environment() };
+            let database =
+                Database::builder("/db").environment(environment).background_threads(threads).open().unwrap();
+            let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+            keyspace.insert("key", "value").unwrap();
+            if compacting {
+                keyspace.flush().unwrap();
+            }
+            database.wait_until_idle().unwrap();
+            clock.0.store(true, Ordering::Relaxed);
+            let outcome = if compacting { keyspace.compact() } else { keyspace.flush() };
+            assert!(matches!(outcome, Err(Error::Failed { .. })), "{outcome:?}");
+            assert!(!clock.0.load(Ordering::Relaxed), "a job looked at the clock");
+            match database.health() {
+                Health::Failed { cause } => assert!(cause.to_string().contains("fell off the wall"), "{cause}"),
+                health => panic!("{health}"),
+            }
+            // The waiter is told as soon as the database has failed, which comes before the claim goes.
+            let core = &keyspace.handle.core;
+            for _ in 0..1000 {
+                if core.jobs.lock().running() == 0 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let jobs = core.jobs.lock();
+            assert_eq!((jobs.running(), jobs.compacting.len(), jobs.flushing.len()), (0, 0, 0));
+            drop(jobs);
+            assert!(matches!(database.wait_until_idle(), Err(Error::Failed { .. })));
+            assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
+        }
+    }
+
+    /// P9: a flush that failed once gets another turn though other work is always due, which it makes room for.
+    #[test]
+    fn what_failed_gets_its_turn_though_there_is_always_more_to_do() {
+        let simulation = Simulation::new(1);
+        let database =
+            Database::builder("/db").environment(simulation.environment()).background_threads(0).open().unwrap();
+        for number in 0..30 {
+            // One run is enough for a compaction to be due.
+            let options = KeyspaceOptions::default().level_zero_runs_max(2);
+            let keyspace = database.create_keyspace(&format!("busy-{number}"), options).unwrap();
+            keyspace.insert("key", "value").unwrap();
+            keyspace.flush().unwrap();
+        }
+        let keyspace = database.keyspace("a").unwrap();
+        keyspace.insert("key", "value").unwrap();
+        let full = Fault::on(FileOperation::Create).path_contains("/tables").effect(FaultEffect::NoSpace);
+        simulation.files.inject(full);
+        assert!(keyspace.flush().is_err());
+        simulation.files.clear_faults();
+        let core = &keyspace.handle.core;
+        let mut others = 0;
+        while keyspace.stats().sealed > 0 {
+            // As every writer does that enters another part of the log.
+            core.jobs.lock().try_failed_again();
+            assert!(database.run_one_job().unwrap());
+            others += 1;
+        }
+        assert!(others <= super::super::queue::RETRY_AFTER_JOBS + 1, "{others} jobs came before it");
+        let left = core.jobs.lock().look_for_compaction.len();
+        assert!(left > 10, "there was more to do all the time, and still is: {left}");
+    }
+}

@@ -1,0 +1,66 @@
+//! What nobody uses any more goes: retired memory, tables that nobody holds and nothing names, replaced manifest files.
+//!
+//! - **R4** No read ever frees a memtable, unmaps or unlinks: the background does.
+//! - **R5** A table's file goes when nobody holds it and the durable manifest does not name it.
+
+use std::collections::BTreeSet;
+
+use internal_key::{KeyspaceId, SeqNo, TableId};
+
+use crate::core::Core;
+use crate::events::Event;
+
+impl Core {
+    /// Frees what nobody uses any more, and returns whether there was anything.
+    pub(crate) fn tidy_up(&self) -> bool {
+        let freed = self.retired.collect();
+        let forgot = self.forget_predecessors();
+        let removed = self.remove_obsolete_tables();
+        let replaced = match self.manifest.collect_obsolete() {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::warn!(%error, "replaced manifest files stay until the next opening");
+                0
+            }
+        };
+        freed > 0 || forgot || removed > 0 || replaced > 0
+    }
+
+    /// R4: lets go of what stood before clears and drops, as far as no snapshot needs it.
+    fn forget_predecessors(&self) -> bool {
+        let mut restarted = self.restarted.lock();
+        if restarted.is_empty() {
+            return false;
+        }
+        let (floor, registered) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let mut forgot = false;
+        restarted.retain(|keyspace| {
+            // Until the manifest holds the clear or drop, replay may still open the batch tables that stood before it.
+            if keyspace.unfinished_operation(SeqNo::MAX).is_some() {
+                return true;
+            }
+            forgot |= keyspace.history.forget_predecessors(floor, &registered);
+            keyspace.history.current().predecessor().is_some()
+        });
+        forgot
+    }
+
+    /// R5: deletes the tables that nobody holds and the durable manifest does not name.
+    fn remove_obsolete_tables(&self) -> usize {
+        let gone = self.obsolete.collect(|| {
+            let manifest = self.manifest.current();
+            let named: BTreeSet<(KeyspaceId, TableId)> = manifest
+                .keyspaces
+                .values()
+                .flat_map(|keyspace| keyspace.tables().map(|(_, _, table)| (keyspace.id, table.id)))
+                .collect();
+            move |keyspace, table| named.contains(&(keyspace, table))
+        });
+        for (_, table) in &gone {
+            if self.remove_unnamed_table(*table) {
+                self.tell(&Event::TableDeleted { table: table.get() });
+            }
+        }
+        gone.len()
+    }
+}
