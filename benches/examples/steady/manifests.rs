@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use benches::AnonymousMemory;
@@ -73,6 +74,7 @@ fn edits(arguments: &Arguments, keyspaces: u32, tables: u64, verdict: &mut Verdi
     let wanted = (TABLE_BYTES / 100).max(4 << 10);
     verdict.holds("bytes of an edit", bytes, &format!("at most {wanted}"), bytes <= wanted);
     verdict.holds("syncs of an edit", format!("{syncs:.2}"), "at most 5", syncs <= 5.0);
+    fold(&store, keyspaces, tables, verdict);
     // What was written is what is read.
     let current = store.current();
     drop(store);
@@ -86,6 +88,42 @@ fn edits(arguments: &Arguments, keyspaces: u32, tables: u64, verdict: &mut Verdi
         };
         assert!(tables(keyspace) == tables(&found.keyspaces[id]), "another {id} was read than written");
     }
+}
+
+/// Folds the edit file while another thread commits: none of its commits waits for the level files.
+fn fold(store: &ManifestStore, keyspaces: u32, tables: u64, verdict: &mut Verdict) {
+    let before = store.metrics();
+    let (folded, took, mut commits) = thread::scope(|scope| {
+        let folding = scope.spawn(|| {
+            let begun = Instant::now();
+            let folded = store.fold().expect("a fold succeeds");
+            (folded, begun.elapsed())
+        });
+        let mut commits = Vec::new();
+        while !folding.is_finished() {
+            let number = EDITS + commits.len() as u64;
+            let keyspace = KeyspaceId(1 + (number % u64::from(keyspaces)) as u32);
+            let new = added(tables + number, tables + number);
+            let committing = Instant::now();
+            store.commit(Edit::of(replace(keyspace, None, new))).expect("an edit fits");
+            commits.push(committing.elapsed());
+        }
+        let (folded, took) = folding.join().expect("the fold does not panic");
+        (folded, took, commits)
+    });
+    let after = store.metrics();
+    if !folded {
+        println!("  nothing to fold: level files are small enough to be rewritten");
+        return;
+    }
+    commits.sort_unstable();
+    let (bytes, syncs) = (after.total.bytes - before.total.bytes, after.total.syncs - before.total.syncs);
+    println!("  a fold beside {} commits: {bytes} bytes and {syncs} syncs with theirs, {took:.1?}", commits.len());
+    let (median, longest) = (commits[commits.len() / 2], commits[commits.len() - 1]);
+    let shown = format!("{longest:.1?} (median {median:.1?})");
+    // Where a fold is short one commit may meet the whole of its last steps, and of the disk's other work.
+    let wanted = (took / 4).max(Duration::from_millis(100));
+    verdict.holds("longest commit beside it", shown, &format!("at most {wanted:.1?}"), longest <= wanted);
 }
 
 fn replace(keyspace: KeyspaceId, removed: Option<TableId>, added: AddedTable) -> Change {

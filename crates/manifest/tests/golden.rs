@@ -93,6 +93,10 @@ impl Fixture for ManifestFixture {
                 })
             }
             "anew" => self.shown_result(self.store().commit_anew(), |manifest| manifest.to_string()),
+            "fold" => self.shown_result(self.store().fold(), |folded| match folded {
+                true => format!("folded, generation {}", self.store().current().generation),
+                false => "nothing to fold".into(),
+            }),
             "collect" => self.shown_result(self.store().collect_obsolete(), |count| format!("{count} removed")),
             "remove-leftovers" => {
                 self.shown_result(self.store().remove_leftovers(), |count| format!("{count} removed"))

@@ -3,7 +3,7 @@
 mod common;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -137,9 +137,18 @@ fn nothing_is_lost_between_threads() {
         let env = simulation.environment();
         let first = Edit::of(create_keyspace(1, "default"));
         let store = ManifestStore::create(&env, "/db", options, &first).unwrap();
+        let working = AtomicUsize::new(4);
         thread::scope(|scope| {
+            // Beside them the edit file is folded again and again.
+            scope.spawn(|| {
+                // Relaxed: one more fold than needed does no harm.
+                while working.load(Ordering::Relaxed) > 0 {
+                    store.fold().unwrap();
+                    thread::yield_now();
+                }
+            });
             for worker in 0..4_u64 {
-                let store = &store;
+                let (store, working) = (&store, &working);
                 scope.spawn(move || {
                     for step in 0..25 {
                         let id = 1 + worker * 100 + step;
@@ -150,12 +159,14 @@ fn nothing_is_lost_between_threads() {
                             store.collect_obsolete().unwrap();
                         }
                     }
+                    working.fetch_sub(1, Ordering::Relaxed);
                 });
             }
         });
         assert_eq!(store.current().keyspaces[&KeyspaceId(1)].tables().count(), 100);
         let metrics = store.metrics();
         assert_eq!(metrics.edits, 101);
+        assert_eq!(metrics.lines > 0, metrics.edit_files > 0, "{metrics:?}");
         store.collect_obsolete().unwrap();
         assert_eq!(store.leftovers().unwrap(), Vec::<std::path::PathBuf>::new());
         let reopened = ManifestStore::open(&env, "/db", OpenMode::ReadOnly, options).unwrap();
@@ -181,6 +192,9 @@ fn a_follower_sees_whole_states_while_the_writer_goes_on() {
                     let gone = if id > 1 { format!("- L0:t{}", id - 1) } else { String::new() };
                     let edit = format!("replace 1 flushed={id} {gone} + L0:e{id}:t{id}[a..b #{id}..#{id}]");
                     store.commit(parse_edit(&edit)).unwrap();
+                    if id % 5 == 0 {
+                        store.fold().unwrap();
+                    }
                     store.collect_obsolete().unwrap();
                 }
                 // Release pairs with the Acquire below: who sees it set finds the last state on disk.

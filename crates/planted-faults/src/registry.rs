@@ -245,6 +245,26 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
     },
     Fault {
+        name: "manifest-fold-forgets-the-tail",
+        breaks: "M3",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_of_a_fold_leaves_what_was_acknowledged",
+    },
+    Fault {
+        name: "manifest-fold-tail-not-synced",
+        breaks: "M3",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_of_a_fold_leaves_what_was_acknowledged",
+    },
+    Fault {
+        name: "manifest-folded-global-not-synced",
+        breaks: "M1",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_of_a_fold_leaves_what_was_acknowledged",
+    },
+    Fault {
+        name: "manifest-overtaken-fold-installed",
+        breaks: "M1",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_of_a_fold_leaves_what_was_acknowledged",
+    },
+    Fault {
         name: "manifest-database-not-synced-in-its-parent",
         breaks: "M6",
         caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
