@@ -376,7 +376,7 @@ impl EditError {
         }
     }
 
-    fn from(error: manifest::CommitError, parts: &Parts) -> Self {
+    pub(crate) fn from(error: manifest::CommitError, parts: &Parts) -> Self {
         match error {
             manifest::CommitError::Refused(refusal) => Self::Refused(refusal),
             manifest::CommitError::Certain(source) => Self::Certain(Error::from_shared_file(source)),

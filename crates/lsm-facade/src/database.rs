@@ -327,6 +327,7 @@ impl Database {
             stats.log_bytes = pipeline.journal().total_bytes();
         }
         stats.count(&core.counters);
+        stats.count_manifest(&core.manifest.metrics());
         stats.locks = core.lock_costs();
         stats.keyspaces.sort_by(|left, right| left.name.cmp(&right.name));
         stats

@@ -298,7 +298,10 @@ impl DatabaseOptions {
 
     pub(crate) fn manifest(&self) -> ManifestOptions {
         let default = ManifestOptions::default();
-        ManifestOptions { edit_bytes_free: self.edit_file_bytes.unwrap_or(default.edit_bytes_free), ..default }
+        let edit_bytes_free = self.edit_file_bytes.unwrap_or(default.edit_bytes_free);
+        // Who lets edits cost less has the file folded sooner.
+        let edit_file_bytes_min = edit_bytes_free.saturating_mul(16).clamp(2 << 10, default.edit_file_bytes_min);
+        ManifestOptions { edit_bytes_free, edit_file_bytes_min, ..default }
     }
 
     /// The largest batch payload that goes into the log itself.

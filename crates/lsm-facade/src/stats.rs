@@ -129,6 +129,12 @@ pub struct Stats {
     pub compaction_read_bytes: u64,
     /// Bytes of the tables that compactions wrote.
     pub compaction_written_bytes: u64,
+    /// Edits of the manifest since opening.
+    pub manifest_edits: u64,
+    /// Bytes that they and the folding of their file wrote (M3).
+    pub manifest_bytes: u64,
+    /// How often the manifest's edit file was folded into level files: by edits, which wait for it, and beside them.
+    pub manifest_folds: [u64; 2],
     /// Background jobs that failed or panicked, each attempt counted.
     pub failed_jobs: u64,
     /// Commits that waited at a hard limit (P10).
@@ -154,6 +160,12 @@ pub struct Stats {
 }
 
 impl Stats {
+    pub(crate) fn count_manifest(&mut self, metrics: &manifest::CommitMetrics) {
+        self.manifest_edits = metrics.edits;
+        self.manifest_bytes = metrics.total.bytes;
+        self.manifest_folds = [metrics.folds - metrics.folds_beside, metrics.folds_beside];
+    }
+
     pub(crate) fn count(&mut self, counters: &Counters) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.flushes = load(&counters.flushes);
@@ -186,6 +198,12 @@ impl fmt::Display for Stats {
         let compactions: u64 = self.compactions.iter().sum();
         let (read, written) = (self.compaction_read_bytes, self.compaction_written_bytes);
         writeln!(f, "compactions     {compactions} ({read} bytes read, {written} written)")?;
+        let [by_edits, beside] = self.manifest_folds;
+        let (edits, bytes) = (self.manifest_edits, self.manifest_bytes);
+        writeln!(
+            f,
+            "manifest        {edits} edits ({bytes} bytes; folded {by_edits} times by edits, {beside} beside them)"
+        )?;
         writeln!(f, "failed jobs     {}", self.failed_jobs)?;
         writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
         writeln!(f, "longest wait    {} ns in one commit", self.longest_wait_ns)?;

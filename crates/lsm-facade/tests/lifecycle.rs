@@ -482,6 +482,27 @@ fn an_unknown_manifest_edit_fails_the_database() {
     assert!(contents(&database) == expected);
 }
 
+/// M3: folding the manifest's edit file is a job of the background; no edit ever has to do it, but for the close.
+#[test]
+fn the_background_folds_the_manifest_before_an_edit_has_to() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).edit_file_bytes(0).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    for round in 0..40 {
+        keyspace.insert(key(round), b"value").unwrap();
+        keyspace.flush().unwrap();
+        database.wait_until_idle().unwrap();
+    }
+    let expected = contents(&database);
+    let stats = database.stats();
+    let [by_edits, beside] = stats.manifest_folds;
+    assert!(by_edits == 0 && beside >= 3, "{stats}");
+    assert!(stats.manifest_edits >= 40 && stats.manifest_bytes > 0, "{stats}");
+    drop((keyspace, database));
+    let database = builder(&simulation).open().unwrap();
+    assert!(contents(&database) == expected);
+}
+
 /// L5, M2: a database that is closed when all is flushed leaves no log, whatever a power cut makes of that; one write later
 /// it leaves one.
 #[test]

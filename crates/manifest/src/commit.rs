@@ -45,6 +45,8 @@ pub struct CommitMetrics {
     pub edit_files: u64,
     /// Edit files folded into JSON files, by a pass or beside the passes.
     pub folds: u64,
+    /// Those that were folded beside the passes.
+    pub folds_beside: u64,
     /// What all passes and folds cost, abandoned ones included.
     pub total: PassCost,
     /// What the latest pass cost.

@@ -235,6 +235,7 @@ impl Fold<'_> {
         self.committing = false;
         let mut metrics = store.metrics.lock();
         metrics.folds += 1;
+        metrics.folds_beside += 1;
         metrics.edit_files += 1;
         Ok(true)
     }

@@ -212,7 +212,7 @@ fn a_crash_at_any_event_of_a_fold_leaves_what_was_acknowledged() {
     commit(1);
     assert!(store.current().closed_cleanly, "all edits were made");
     let metrics = store.metrics();
-    assert_eq!((metrics.folds, metrics.edit_files), (6, 6), "{metrics:?}");
+    assert_eq!((metrics.folds, metrics.folds_beside, metrics.edit_files), (6, 4, 6), "{metrics:?}");
     drop(store);
     check_every_event(&simulation, before, ROOMY, &states, "folds");
 }

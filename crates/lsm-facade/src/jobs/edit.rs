@@ -1,4 +1,4 @@
-//! The manifest edits of jobs: how each can end, and who is told.
+//! The manifest edits of jobs: how each can end, and who is told; and the folding of the file that they are written to.
 //!
 //! - **C4** An edit that is certainly not durable leaves nothing: its tables go at once.
 //! - **M7** If nobody knows whether it is durable, its tables stay until reopening and the database fails (P8).
@@ -6,7 +6,8 @@
 use internal_key::{JobId, TableId};
 use manifest::{AddedTable, Edit, Manifest};
 
-use super::Outcome;
+use super::queue::Task;
+use super::{Outcome, TaskError};
 use crate::core::{Core, EditError, floor_segment};
 use crate::events::{Ending, Event};
 use crate::{Error, Result};
@@ -21,6 +22,19 @@ impl Core {
             }
             Err(EditError::Refused(_)) => Ok(()),
             Err(error) => Err(self.edit_failed(error)),
+        }
+    }
+
+    /// M3: folds the manifest's edit file beside the commits, if that is due. A certain failure holds nobody up: with the
+    /// next edit it is due again, and once the file is full the edit that has to fold it says why it cannot.
+    pub(super) fn fold_manifest(&self) -> Result<bool, TaskError> {
+        if !self.manifest.fold_is_due() || planted_faults::planted("facade-manifest-folded-by-edits-alone") {
+            return Ok(false);
+        }
+        match self.manifest.fold().map_err(|error| EditError::from(error, self)) {
+            Ok(folded) => Ok(folded),
+            Err(EditError::Uncertain(error)) => Err((Task::Manifest, error)),
+            Err(_) => Ok(false),
         }
     }
 

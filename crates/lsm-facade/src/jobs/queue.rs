@@ -51,6 +51,7 @@ pub(super) const RETRY_AFTER_JOBS: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
     Log,
+    Manifest,
     Operation(KeyspaceId),
     Flush(KeyspaceId),
     Compaction(KeyspaceId),
@@ -60,7 +61,7 @@ impl Task {
     /// Whom its failure concerns.
     pub(super) fn scope(self) -> Option<Scope> {
         match self {
-            Self::Log => None,
+            Self::Log | Self::Manifest => None,
             Self::Operation(id) | Self::Flush(id) | Self::Compaction(id) => Some(scope_of(id)),
         }
     }

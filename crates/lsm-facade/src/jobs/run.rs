@@ -84,7 +84,12 @@ impl Core {
         let mut looked = false;
         self.jobs.lock().release_overdue();
         loop {
-            if self.finish_next_operation()? || self.flush_next(cancel)? || self.compact_next(cancel)? {
+            // The manifest before compactions, of which there may always be one more: else a commit would have to fold it.
+            if self.finish_next_operation()?
+                || self.flush_next(cancel)?
+                || self.fold_manifest()?
+                || self.compact_next(cancel)?
+            {
                 return Ok(true);
             }
             // Before what failed: on a full disk this may be what makes room.
