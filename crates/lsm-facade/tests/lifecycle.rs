@@ -486,9 +486,10 @@ fn an_unknown_manifest_edit_fails_the_database() {
 #[test]
 fn the_background_folds_the_manifest_before_an_edit_has_to() {
     let simulation = Simulation::new(1);
-    let database = builder(&simulation).edit_file_bytes(0).open().unwrap();
+    // In a shorter file one line may take the last quarter.
+    let database = builder(&simulation).edit_file_bytes(512).open().unwrap();
     let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
-    for round in 0..40 {
+    for round in 0..60 {
         keyspace.insert(key(round), b"value").unwrap();
         keyspace.flush().unwrap();
         database.wait_until_idle().unwrap();
@@ -496,8 +497,8 @@ fn the_background_folds_the_manifest_before_an_edit_has_to() {
     let expected = contents(&database);
     let stats = database.stats();
     let [by_edits, beside] = stats.manifest_folds;
-    assert!(by_edits == 0 && beside >= 3, "{stats}");
-    assert!(stats.manifest_edits >= 40 && stats.manifest_bytes > 0, "{stats}");
+    assert!(by_edits == 0 && beside >= 2, "{stats}");
+    assert!(stats.manifest_edits >= 60 && stats.manifest_bytes > 0, "{stats}");
     drop((keyspace, database));
     let database = builder(&simulation).open().unwrap();
     assert!(contents(&database) == expected);
