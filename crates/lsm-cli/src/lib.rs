@@ -5,7 +5,7 @@
 //!     │
 //!     ├─ load demo            rows ──▶ batches, each with the place in the input that it reaches
 //!     ├─ get put delete scan count stats keyspaces compact
-//!     ├─ verify inspect       the files themselves, without opening the database
+//!     ├─ verify inspect events   the files themselves, without opening the database
 //!     └─ repair salvage       what is left of a damaged one
 //! ```
 //!
@@ -42,7 +42,7 @@ use lsm_facade::{Database, Keyspace};
 
 use crate::failure::{Outcome, code};
 use crate::verbs::{
-    compact, count, delete, demo, get, inspect, keyspaces, load, put, repair, salvage, scan, stats, verify,
+    compact, count, delete, demo, events, get, inspect, keyspaces, load, put, repair, salvage, scan, stats, verify,
 };
 
 /// Loads, reads, checks and inspects a database.
@@ -86,6 +86,7 @@ enum Verb {
     Repair(repair::Arguments),
     Salvage(salvage::Arguments),
     Inspect(inspect::Arguments),
+    Events(events::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -114,6 +115,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Verb::Repair(arguments) => repair::run(&arguments, &mut out),
         Verb::Salvage(arguments) => salvage::run(&arguments, &mut out),
         Verb::Inspect(arguments) => inspect::run(&arguments, &mut out),
+        Verb::Events(arguments) => events::run(&arguments, &mut out),
         Verb::Demo(arguments) => demo::run(&arguments, &mut out),
     };
     // What was found before a failure is printed all the same.

@@ -137,7 +137,8 @@ fn every_kind_of_file_is_printed() {
 fn an_edit_file_is_printed() {
     let place = Place::new();
     let database = lsm_facade::Database::builder(&place.db).edit_file_bytes(1).open().unwrap();
-    for name in 0..200 {
+    // Few, so that no fold is due, which would put another file in the place of this one.
+    for name in 0..5 {
         database.keyspace(&format!("keyspace {name}")).unwrap();
     }
     // While it is open: a clean close folds the file.
@@ -149,6 +150,29 @@ fn an_edit_file_is_printed() {
     drop(database);
     assert!(place.files(".jsonl").is_empty(), "{:?}", place.files(""));
     assert!(place.lsm("verify", &[]).ok().ends_with("no damage\n"));
+}
+
+/// What an event log tells is printed, as lines and as a picture; it is no part of what is checked or counted as manifest.
+#[test]
+fn the_event_log_is_printed() {
+    let place = Place::new();
+    assert_eq!(place.lsm("put", &["apple", "red"]).ok(), "");
+    assert_eq!(place.lsm("events", &[]).ok(), "", "there is no event log");
+    let database = lsm_facade::Database::builder(&place.db).event_log_bytes_max(64 << 10).open().unwrap();
+    let keyspace = database.keyspace("default").unwrap();
+    for round in ["one", "two"] {
+        keyspace.insert("k", round).unwrap();
+        keyspace.flush().unwrap();
+    }
+    keyspace.compact().unwrap();
+    let lines = place.lsm("events", &[]).ok();
+    assert!(lines.contains("flush ends: default, installed") && lines.contains("compaction ends: default"), "{lines}");
+    let picture = place.lsm("events", &["--svg"]).ok();
+    assert!(picture.starts_with("<svg") && picture.contains(">flushes<") && picture.contains(">into L6<"), "{picture}");
+    drop((keyspace, database));
+    assert!(place.lsm("verify", &[]).ok().ends_with("no damage\n"));
+    assert!(place.lsm("events", &[]).ok().starts_with(&lines), "it outlives the process");
+    place.lsm("events", &["--png"]).fails(2);
 }
 
 /// M2: a database without its manifest is repaired in place, or salvaged into another; what could not be saved is told.

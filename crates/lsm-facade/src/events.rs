@@ -308,23 +308,23 @@ pub struct Timeline {
 
 /// What is kept of an event.
 #[derive(Debug, Clone)]
-struct Kept {
+pub(crate) struct Kept {
     /// When it was told, from when the timeline was made.
-    at: Duration,
-    line: String,
-    bar: Option<Bar>,
+    pub(crate) at: Duration,
+    pub(crate) line: String,
+    pub(crate) bar: Option<Bar>,
 }
 
 /// Something that took time and has ended.
 #[derive(Debug, Clone)]
-struct Bar {
-    row: Row,
-    from: Duration,
-    label: String,
+pub(crate) struct Bar {
+    pub(crate) row: Row,
+    pub(crate) from: Duration,
+    pub(crate) label: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Row {
+pub(crate) enum Row {
     Stalls,
     Flushes,
     /// By the level that they write to.
@@ -354,6 +354,13 @@ impl Timeline {
         let began = clock.monotonic();
         let events_max = events_max.max(1);
         Self { clock, began, events_max, kept: Mutex::default(), forgotten: AtomicU64::new(0) }
+    }
+
+    /// A timeline of events that were told before.
+    pub(crate) fn told(environment: &file_system::Environment, kept: VecDeque<Kept>, forgotten: u64) -> Self {
+        let timeline = Self::new(environment.clone(), kept.len());
+        timeline.forgotten.store(forgotten, Ordering::Relaxed);
+        Self { kept: Mutex::new(kept), ..timeline }
     }
 
     /// A line an event, oldest first.

@@ -34,6 +34,7 @@ pub mod batch_format;
 mod core;
 mod database;
 mod error;
+mod event_log;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

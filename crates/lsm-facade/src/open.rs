@@ -30,6 +30,7 @@ use write_ahead_log::{Log, LogOptions, Record, RecordKind, ReplayOptions, Replay
 
 use crate::batch_format::{self, BatchPart, BatchReference};
 use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, replay_log};
+use crate::event_log::EventLog;
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
@@ -60,6 +61,11 @@ pub(crate) fn open(path: &Path, options: DatabaseOptions) -> Result<Arc<Core>> {
         _ => Error::from_file(source),
     })?;
     let (manifest, created) = open_manifest(path, &options)?;
+    let mut options = options;
+    if options.event_log_bytes_max > 0 {
+        let event_log = EventLog::new(&options.environment, path, options.event_log_bytes_max);
+        options.listeners.add(Arc::new(event_log));
+    }
     let core = open_for_writing(Parts::new(path, options, manifest), created)?;
     *core.directory_lock.lock() = Some(directory_lock);
     Ok(core)

@@ -65,6 +65,7 @@ pub(crate) struct DatabaseOptions {
     pub(crate) edit_file_bytes: Option<u64>,
     pub(crate) idle_after: Option<Duration>,
     pub(crate) compaction_bytes_per_second: u64,
+    pub(crate) event_log_bytes_max: u64,
     pub(crate) listeners: Listeners,
 }
 
@@ -88,6 +89,7 @@ impl DatabaseBuilder {
             edit_file_bytes: None,
             idle_after: Some(Duration::from_secs(1)),
             compaction_bytes_per_second: 0,
+            event_log_bytes_max: 0,
             listeners: Listeners::default(),
         };
         Self { path: path.to_owned(), options }
@@ -202,6 +204,14 @@ impl DatabaseBuilder {
         self
     }
 
+    /// Bytes of disk for an event log: what listeners are told, as lines of JSON in `events.<n>.jsonl`, the newest that fit.
+    /// [`Timeline::of_event_log`](crate::Timeline::of_event_log) and `lsm events` read it. It is never synced, and no commit
+    /// and no job fails for it. 8 KiB to 1 GiB; 0 for none. Default: 0.
+    pub fn event_log_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.event_log_bytes_max = bytes;
+        self
+    }
+
     /// The outside world: files, clock, randomness. Default: the operating system's.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.options.environment = environment;
@@ -285,6 +295,9 @@ impl DatabaseOptions {
         in_range("log_bytes_max", self.log_bytes_max, 2 * self.log_segment_bytes, u64::MAX)?;
         if let Some(bytes) = self.large_batch_bytes {
             in_range("large_batch_bytes", bytes, 64, self.log_segment_bytes / 4)?;
+        }
+        if self.event_log_bytes_max > 0 {
+            in_range("event_log_bytes_max", self.event_log_bytes_max, crate::event_log::EVENT_LOG_BYTES_MIN, 1 << 30)?;
         }
         if self.read_only && self.error_if_exists {
             return Err(Error::InvalidOption {

@@ -1,10 +1,13 @@
 //! What listeners are told: everything that happens, in order, without a lock held, and at nobody's cost.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use file_system::Simulation;
-use lsm_facade::{Database, DatabaseBuilder, Ending, Event, EventListener, Keyspace, KeyspaceOptions, Timeline};
+use file_system::{Fault, Simulation};
+use lsm_facade::{
+    Database, DatabaseBuilder, Ending, Event, EventListener, Health, Keyspace, KeyspaceOptions, Timeline,
+};
 
 /// Keeps a word for each event, and what there was to add up.
 #[derive(Debug, Default)]
@@ -218,4 +221,87 @@ fn a_timeline_is_bounded_and_draws_its_jobs() {
     let table = few.table();
     assert_eq!(table.lines().count(), 4, "three events and how many are forgotten: {table}");
     assert!(table.contains("earlier events are forgotten"), "{table}");
+}
+
+fn with_event_log(simulation: &Simulation) -> DatabaseBuilder {
+    builder(simulation).event_log_bytes_max(8 << 10)
+}
+
+/// The event log tells what a timeline tells that listened itself, in the same words, across openings.
+#[test]
+fn the_event_log_tells_the_timeline() {
+    let simulation = Simulation::new(3);
+    let environment = simulation.environment();
+    let lines = |timeline: &Timeline| -> Vec<String> {
+        // Without the times, which begin elsewhere.
+        timeline.table().lines().map(|line| line.trim_start().split_once(' ').unwrap().1.to_owned()).collect()
+    };
+    let mut expected = Vec::new();
+    for round in 0..2 {
+        let heard = Arc::new(Timeline::new(environment.clone(), 1000));
+        let builder = builder(&simulation).event_log_bytes_max(64 << 10);
+        let database = builder.event_listener(heard.clone()).open().unwrap();
+        let keyspace = database.keyspace("a").unwrap();
+        two_runs(&keyspace);
+        keyspace.compact().unwrap();
+        while database.run_one_job().unwrap() {}
+        drop((keyspace, database));
+        expected.extend(lines(&heard));
+        let read = Timeline::of_event_log(&environment, "/db").unwrap();
+        assert_eq!(lines(&read), expected, "round {round}");
+        assert!(expected.len() > 10 * (round + 1), "{expected:?}");
+        let picture = read.svg();
+        assert!(picture.contains(">flushes<") && picture.contains(">into L6<"), "{picture}");
+    }
+}
+
+/// Whatever happens, the event log stays within its limit, and keeps the newest.
+#[test]
+fn the_event_log_is_bounded_and_keeps_the_newest() {
+    let simulation = Simulation::new(4);
+    let environment = simulation.environment();
+    let database = with_event_log(&simulation).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    for round in 0..60 {
+        keyspace.insert("k", [round]).unwrap();
+        keyspace.flush().unwrap();
+        let files = environment.files.read_dir(Path::new("/db")).unwrap();
+        let logs = files.iter().filter(|file| file.name.starts_with("events."));
+        let bytes: u64 = logs.map(|file| environment.files.file_len(&Path::new("/db").join(&file.name)).unwrap()).sum();
+        assert!((4 << 10..=8 << 10).contains(&bytes), "round {round}: {bytes} bytes");
+    }
+    let told = Timeline::of_event_log(&environment, "/db").unwrap().table();
+    let newest = told.lines().rfind(|line| line.contains("flush begins")).unwrap().to_owned();
+    drop((keyspace, database));
+    assert!(told.lines().count() > 10 && !told.contains("job 1 "), "{told}");
+    let job: u64 = newest.split("job ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(job >= 60, "the last flush is there: {newest}");
+}
+
+/// P8: an event log that cannot be written is nobody's failure; and what it says is no part of what makes a database right.
+#[test]
+fn an_event_log_that_cannot_be_written_or_read_fails_nothing() {
+    let simulation = Simulation::new(5);
+    let environment = simulation.environment();
+    let database = with_event_log(&simulation).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    two_runs(&keyspace);
+    let fault = simulation.files.inject(Fault::on_anything().path_contains("events."));
+    two_runs(&keyspace);
+    keyspace.compact().unwrap();
+    assert!(simulation.files.fault_hits(fault) > 0);
+    assert!(matches!(database.health(), Health::Well) && database.stats().failed_jobs == 0);
+    simulation.files.clear_faults();
+    two_runs(&keyspace);
+    drop((keyspace, database));
+    let files: Vec<_> = environment.files.read_dir(Path::new("/db")).unwrap();
+    let logs: Vec<_> = files.iter().filter(|file| file.name.starts_with("events.")).collect();
+    assert_eq!(logs.len(), 2, "one before the failure, one after it: {files:?}");
+    // The first line of the older one is damaged.
+    simulation.files.corrupt(&Path::new("/db").join(&logs[0].name), 0, |byte| byte ^ 1).unwrap();
+    let told = Timeline::of_event_log(&environment, "/db").unwrap().table();
+    assert!(told.starts_with("1 earlier events are forgotten"), "{told}");
+    let database = with_event_log(&simulation).open().unwrap();
+    assert_eq!(database.keyspace("a").unwrap().get("a").unwrap().as_deref(), Some(&b"new"[..]));
+    assert!(Database::builder("/db").environment(environment).verify().unwrap().damage.is_empty());
 }

@@ -73,6 +73,7 @@ struct Config {
     log_bytes_max: u64,
     large_batch_bytes: Option<u64>,
     edit_file_bytes: Option<u64>,
+    event_log_bytes_max: u64,
     idle_after: Option<Duration>,
     compaction_bytes_per_second: u64,
 }
@@ -91,11 +92,13 @@ impl Config {
             log_bytes_max: 2 * log_segment_bytes + rng.below(1 << 20),
             large_batch_bytes: if rng.one_in(2) { Some(rng.within(200..log_segment_bytes / 4)) } else { None },
             edit_file_bytes: if rng.one_in(2) { Some(*rng.pick(&[0, 512, 4096])) } else { None },
+            event_log_bytes_max: 0,
             idle_after: None,
             compaction_bytes_per_second: 0,
         };
         // Not drawn, so that the seeds of before stand for the runs of before.
         config.idle_after = config.log_bytes_max.is_multiple_of(2).then_some(Duration::ZERO);
+        config.event_log_bytes_max = config.log_bytes_max % 5 / 4 * (8 << 10);
         config.compaction_bytes_per_second = config.log_bytes_max % 3 * (1 << 30);
         config
     }
@@ -106,6 +109,7 @@ impl Config {
             .background_threads(self.threads)
             .compact_when_idle_after(self.idle_after)
             .compaction_bytes_per_second(self.compaction_bytes_per_second)
+            .event_log_bytes_max(self.event_log_bytes_max)
             .block_cache_bytes(self.cache_bytes)
             .open_tables_max(self.open_tables_max)
             .access(self.access)

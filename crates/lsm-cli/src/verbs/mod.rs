@@ -4,6 +4,7 @@ pub(crate) mod compact;
 pub(crate) mod count;
 pub(crate) mod delete;
 pub(crate) mod demo;
+pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod inspect;
 mod interrupt;

@@ -123,10 +123,11 @@ impl DiskUse {
                     continue;
                 }
                 let bytes = metadata.len();
+                let is_event_log = entry.file_name().to_string_lossy().starts_with("events.");
                 match path.extension().and_then(|extension| extension.to_str()) {
                     Some("sst") => sum.tables += bytes,
                     Some("wal") => sum.log += bytes,
-                    Some("json" | "jsonl") => sum.manifest += bytes,
+                    Some("json" | "jsonl") if !is_event_log => sum.manifest += bytes,
                     _ => sum.other += bytes,
                 }
             }

@@ -32,6 +32,7 @@ pub(crate) struct Config {
     synced_one_in: u64,
     /// Whether what only idleness justifies is done whenever nothing else is.
     compacts_when_idle: bool,
+    event_log_bytes_max: u64,
 }
 
 impl Config {
@@ -48,9 +49,11 @@ impl Config {
             block_cache_bytes: *rng.pick(&[0, 4 << 10]),
             synced_one_in: *rng.pick(&[0, 2, 6, 6, 30]),
             compacts_when_idle: false,
+            event_log_bytes_max: 0,
         };
         // Not drawn, so that the seeds of before stand for the runs of before.
         config.compacts_when_idle = config.large_batch_bytes.is_multiple_of(2);
+        config.event_log_bytes_max = config.large_batch_bytes % 7 / 6 * (8 << 10);
         config
     }
 
@@ -65,6 +68,7 @@ impl Config {
             .log_way(self.log_way)
             .log_segment_bytes(self.log_segment_bytes)
             .log_bytes_max(self.log_bytes_max)
+            .event_log_bytes_max(self.event_log_bytes_max)
             .compact_when_idle_after(self.compacts_when_idle.then_some(Duration::ZERO))
             .large_batch_bytes(self.large_batch_bytes);
         match self.edit_file_bytes {
