@@ -1,4 +1,4 @@
-//! Which sequence numbers must stay readable: registered snapshots, and the floor above which everything stays.
+//! Which sequence numbers must stay readable: registered snapshots, and the floors above which everything stays.
 //!
 //! ```text
 //!   seqno ────┬───────────┬─────────────┬──────────────────▶
@@ -10,19 +10,22 @@
 //!   min(retention, `visible`) and never falls; registering below it is an error. A snapshot that the floor passes later
 //!   remains as a stripe.
 //!
-//! Both steps take one short lock. How often it was taken, and how often it was contended, is counted.
+//! A keyspace that keeps history has a floor of its own; all others share one, and keep nothing below `visible`. So a seqno
+//! of the past is registered for those keyspaces alone whose floor has not passed it, and its handle knows which.
+//!
+//! All steps take one short lock. How often it was taken, and how often it was contended, is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use internal_key::SeqNo;
+use internal_key::{KeyspaceId, SeqNo};
 use lock_meter::LockCosts;
 
 use crate::Frontier;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Knows every registered seqno and the floor. One a database.
+/// Knows every registered seqno and the floors. One a database.
 #[derive(Debug, Default)]
 pub struct SnapshotRegistry {
     state: Mutex<State>,
@@ -30,10 +33,23 @@ pub struct SnapshotRegistry {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Every registered seqno and how many hold it.
-    registered: BTreeMap<SeqNo, usize>,
+    /// Every registered seqno, how many hold it, and what can be read at it.
+    registered: BTreeMap<SeqNo, (usize, Readable)>,
+    /// Of the keyspaces that keep no history.
     floor: SeqNo,
+    /// Of each keyspace that keeps history.
+    floors: BTreeMap<KeyspaceId, SeqNo>,
     registrations: u64,
+}
+
+/// Of which keyspaces everything stays that a read at a registered seqno needs: decided when it is first registered, true
+/// until its last handle is dropped.
+#[derive(Debug, Clone)]
+enum Readable {
+    /// It was visible, so of all.
+    All,
+    /// It was past: of those that kept history back to it.
+    Only(Arc<BTreeSet<KeyspaceId>>),
 }
 
 /// How often the registry was used.
@@ -83,30 +99,52 @@ impl SnapshotRegistry {
         let mut state = self.state();
         let seqno = early.unwrap_or_else(|| visible.load());
         assert!(seqno >= state.floor, "R3: the floor {} has passed visible {seqno}", state.floor);
-        self.add(&mut state, seqno)
+        self.add(&mut state, seqno, Readable::All)
     }
 
-    /// Registers a seqno of the past. Allowed at or above the floor, and where the seqno is registered already.
+    /// Registers a seqno of the past, for those keyspaces whose own floor is at or below it
+    /// ([`SnapshotHandle::keeps`]). Where it is registered already, for those that it is registered for.
     ///
     /// # Errors
-    /// - [`RegisterError::BelowFloor`] if versions at it may be gone.
+    /// - [`RegisterError::BelowFloor`] if no keyspace keeps history back to it.
     /// - [`RegisterError::NotVisible`] if `visible` has not reached it.
     pub fn register_at(self: &Arc<Self>, visible: &Frontier, seqno: SeqNo) -> Result<SnapshotHandle, RegisterError> {
+        // The look at the floors and the insertion are one step: between them no floor can be computed (R3).
+        let early =
+            planted_faults::planted("version-history-looks-at-floors-before").then(|| self.state().floors.clone());
         let mut state = self.state();
         let visible = visible.load();
         if seqno > visible {
             return Err(RegisterError::NotVisible { seqno, visible });
         }
-        if seqno < state.floor && !state.registered.contains_key(&seqno) {
-            return Err(RegisterError::BelowFloor { seqno, floor: state.floor });
+        if seqno == visible || state.registered.contains_key(&seqno) {
+            return Ok(self.add(&mut state, seqno, Readable::All));
         }
-        Ok(self.add(&mut state, seqno))
+        let floors = early.as_ref().unwrap_or(&state.floors);
+        let kept: BTreeSet<KeyspaceId> =
+            floors.iter().filter(|(_, floor)| **floor <= seqno).map(|(keyspace, _)| *keyspace).collect();
+        if kept.is_empty() {
+            let floor = state.floors.values().min().copied().unwrap_or(visible);
+            return Err(RegisterError::BelowFloor { seqno, floor });
+        }
+        Ok(self.add(&mut state, seqno, Readable::Only(Arc::new(kept))))
+    }
+
+    /// From here on `keyspace` has a floor of its own, which begins at `floor`.
+    pub fn keep_history(&self, keyspace: KeyspaceId, floor: SeqNo) {
+        self.state().floors.insert(keyspace, floor);
+    }
+
+    /// The keyspace was dropped: nothing more of the past can be registered for it.
+    pub fn forget_history(&self, keyspace: KeyspaceId) {
+        self.state().floors.remove(&keyspace);
     }
 
     /// Raises the floor to min(`retention`, `visible`) and returns it with every registered seqno, distinct and
     /// ascending, in one step (R3): everything registered later is at or above the returned floor.
     ///
-    /// `retention` is the seqno above which history is kept; [`SeqNo::MAX`] keeps none but the snapshots'.
+    /// `retention` is the seqno above which history is kept; [`SeqNo::MAX`] keeps none but the snapshots'. For keyspaces
+    /// without a floor of their own.
     pub fn floor_and_registered(&self, visible: &Frontier, retention: SeqNo) -> (SeqNo, Vec<SeqNo>) {
         let mut state = self.state();
         let floor = visible.load().min(retention).max(state.floor);
@@ -114,9 +152,37 @@ impl SnapshotRegistry {
         (floor, state.registered.keys().copied().collect())
     }
 
-    /// The floor as last computed.
+    /// The same for `keyspace`: raises its own floor, or the one of all others if it has none.
+    pub fn floor_and_registered_of(
+        &self,
+        keyspace: KeyspaceId,
+        visible: &Frontier,
+        retention: SeqNo,
+    ) -> (SeqNo, Vec<SeqNo>) {
+        let mut state = self.state();
+        let registered = state.registered.keys().copied().collect();
+        let visible = visible.load();
+        let floor = match state.floors.get_mut(&keyspace) {
+            Some(floor) => {
+                *floor = visible.min(retention).max(*floor);
+                *floor
+            }
+            None => {
+                state.floor = state.floor.max(visible);
+                state.floor
+            }
+        };
+        (floor, registered)
+    }
+
+    /// The floor of the keyspaces without one of their own, as last computed.
     pub fn floor(&self) -> SeqNo {
         self.state().floor
+    }
+
+    /// The floor of a keyspace that keeps history, as last computed; `None` if it keeps none.
+    pub fn floor_of(&self, keyspace: KeyspaceId) -> Option<SeqNo> {
+        self.state().floors.get(&keyspace).copied()
     }
 
     /// The smallest registered seqno.
@@ -136,10 +202,14 @@ impl SnapshotRegistry {
         self.state.costs()
     }
 
-    fn add(self: &Arc<Self>, state: &mut State, seqno: SeqNo) -> SnapshotHandle {
-        *state.registered.entry(seqno).or_default() += 1;
+    /// Counts one more handle of `seqno`. What is `readable` counts for the first: floors only rise, so that later ones
+    /// can read no more than the first has kept.
+    fn add(self: &Arc<Self>, state: &mut State, seqno: SeqNo, readable: Readable) -> SnapshotHandle {
+        let (count, readable) = state.registered.entry(seqno).or_insert((0, readable));
+        *count += 1;
+        let readable = readable.clone();
         state.registrations += 1;
-        SnapshotHandle { registry: Arc::clone(self), seqno }
+        SnapshotHandle { registry: Arc::clone(self), seqno, readable }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -151,6 +221,7 @@ impl SnapshotRegistry {
 pub struct SnapshotHandle {
     registry: Arc<SnapshotRegistry>,
     seqno: SeqNo,
+    readable: Readable,
 }
 
 impl SnapshotHandle {
@@ -159,13 +230,23 @@ impl SnapshotHandle {
     pub fn seqno(&self) -> SeqNo {
         self.seqno
     }
+
+    /// Whether everything stays of `keyspace` that a read at this seqno needs: always if it was visible when it was
+    /// registered, else if the keyspace kept history back to it.
+    #[inline]
+    pub fn keeps(&self, keyspace: KeyspaceId) -> bool {
+        match &self.readable {
+            Readable::All => true,
+            Readable::Only(kept) => kept.contains(&keyspace),
+        }
+    }
 }
 
 impl Clone for SnapshotHandle {
     fn clone(&self) -> Self {
         let mut state = self.registry.state();
         debug_assert!(state.registered.contains_key(&self.seqno), "R3: a handle's seqno is registered");
-        self.registry.add(&mut state, self.seqno)
+        self.registry.add(&mut state, self.seqno, self.readable.clone())
     }
 }
 
@@ -173,7 +254,7 @@ impl Drop for SnapshotHandle {
     fn drop(&mut self) {
         let mut state = self.registry.state();
         match state.registered.get_mut(&self.seqno) {
-            Some(count) if *count > 1 && !planted_faults::planted("version-history-release-forgets-others") => {
+            Some((count, _)) if *count > 1 && !planted_faults::planted("version-history-release-forgets-others") => {
                 *count -= 1;
             }
             _ => {

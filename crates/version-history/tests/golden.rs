@@ -50,12 +50,14 @@ struct Keyspace {
 impl Keyspace {
     fn new() -> Self {
         let retired = Arc::new(Retired::new());
+        let registry = Arc::new(SnapshotRegistry::default());
+        registry.keep_history(KEYSPACE, SeqNo::ZERO);
         Self {
             history: History::new(SuperVersion::new(memtable("m1"), Arc::default()), Arc::clone(&retired)),
             retired,
             obsolete: Arc::new(ObsoleteTables::new()),
             manifest: BTreeSet::new(),
-            registry: Arc::new(SnapshotRegistry::default()),
+            registry,
             visible: Frontier::new(SeqNo::ZERO),
             memtables: 1,
             snapshots: BTreeMap::new(),
@@ -196,7 +198,7 @@ impl Fixture for Keyspace {
             },
             "floor" => {
                 let retention = seqno(command.option_or("retention", SeqNo::MAX.get()));
-                let (floor, registered) = self.registry.floor_and_registered(&self.visible, retention);
+                let (floor, registered) = self.registry.floor_and_registered_of(KEYSPACE, &self.visible, retention);
                 let forgot = self.history.forget_predecessors(floor, &registered);
                 format!("floor {floor}{}", if forgot { ", forgot predecessors" } else { "" })
             }

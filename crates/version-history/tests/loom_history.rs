@@ -36,6 +36,28 @@ fn registration_and_floor_agree_on_what_stays() {
     });
 }
 
+/// R3: a seqno of the past that is registered for a keyspace is one that each floor computed later names, or that lies at
+/// or above it: whoever collects history beside the registration keeps what it needs, or has refused it.
+#[test]
+fn registration_of_the_past_and_a_floor_of_history_agree() {
+    loom::model(|| {
+        let registry = Arc::new(SnapshotRegistry::default());
+        registry.keep_history(KEYSPACE, seqno(1));
+        let visible = Arc::new(Frontier::new(seqno(4)));
+        let reader = thread::spawn({
+            let (registry, visible) = (Arc::clone(&registry), Arc::clone(&visible));
+            move || registry.register_at(&visible, seqno(2))
+        });
+        let (floor, registered) = registry.floor_and_registered_of(KEYSPACE, &visible, seqno(3));
+        let at = reader.join().unwrap();
+        let is_kept = at.as_ref().is_ok_and(|snapshot| snapshot.keeps(KEYSPACE));
+        assert!(
+            !is_kept || floor <= seqno(2) || registered.contains(&seqno(2)),
+            "R3: registered below the floor {floor} and not named in {registered:?}"
+        );
+    });
+}
+
 /// A memtable with one relaxed cell, so that only the protocol orders what is read from it.
 struct Cell(AtomicU64);
 

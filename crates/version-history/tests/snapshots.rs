@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use internal_key::SeqNo;
+use internal_key::{KeyspaceId, SeqNo};
 use support::seqno;
 use test_support::for_each_seed;
 use version_history::{Frontier, RegisterError, SnapshotHandle, SnapshotRegistry};
@@ -48,20 +48,43 @@ fn floor_rises_with_retention_and_visible_and_never_falls() {
     assert_eq!(registry.floor(), seqno(50));
 }
 
-/// R3: below the floor only what is registered already can be registered again; above visible nothing can.
+/// R3: a seqno of the past is registered for the keyspaces whose own floor has not passed it, and for no others; above
+/// visible nothing can be.
 #[test]
-fn registering_below_the_floor_is_an_error() {
+fn the_past_is_registered_where_history_is_kept() {
     let (registry, visible) = (Arc::new(SnapshotRegistry::default()), Frontier::new(seqno(30)));
-    let held = registry.register_at(&visible, seqno(10)).unwrap();
-    registry.floor_and_registered(&visible, seqno(20));
-    let refused = registry.register_at(&visible, seqno(19)).unwrap_err();
-    assert_eq!(refused, RegisterError::BelowFloor { seqno: seqno(19), floor: seqno(20) });
-    let again = registry.register_at(&visible, seqno(10)).unwrap();
-    assert_eq!(registry.register_at(&visible, seqno(20)).unwrap().seqno(), seqno(20));
-    drop((held, again));
-    assert!(registry.register_at(&visible, seqno(10)).is_err(), "released: its versions may be gone");
+    let (short, long, none) = (KeyspaceId(1), KeyspaceId(2), KeyspaceId(3));
+    let refused = registry.register_at(&visible, seqno(29)).unwrap_err();
+    assert_eq!(refused, RegisterError::BelowFloor { seqno: seqno(29), floor: seqno(30) }, "nobody keeps history");
+    registry.keep_history(short, seqno(20));
+    registry.keep_history(long, seqno(5));
+    let keeps = |at| {
+        let handle = registry.register_at(&visible, seqno(at)).unwrap();
+        [short, long, none].map(|keyspace| handle.keeps(keyspace))
+    };
+    assert_eq!(keeps(30), [true, true, true], "what is visible is there");
+    assert_eq!(keeps(20), [true, true, false]);
+    assert_eq!(keeps(19), [false, true, false]);
+    let refused = registry.register_at(&visible, seqno(4)).unwrap_err();
+    assert_eq!(refused, RegisterError::BelowFloor { seqno: seqno(4), floor: seqno(5) });
     let refused = registry.register_at(&visible, seqno(31)).unwrap_err();
     assert_eq!(refused, RegisterError::NotVisible { seqno: seqno(31), visible: seqno(30) });
+
+    // Held, it stays as readable as it was, also for who comes later; released, it goes.
+    let held = registry.register_at(&visible, seqno(10)).unwrap();
+    assert_eq!(registry.floor_and_registered_of(long, &visible, seqno(15)), (seqno(15), vec![seqno(10)]));
+    assert_eq!(registry.floor_of(long), Some(seqno(15)));
+    assert_eq!(registry.floor_and_registered_of(short, &visible, seqno(15)).0, seqno(20), "never falls");
+    assert_eq!(registry.floor(), SeqNo::ZERO, "the others' floor is another");
+    assert_eq!(registry.floor_and_registered_of(none, &visible, seqno(15)).0, seqno(30), "they keep nothing");
+    let again = registry.register_at(&visible, seqno(10)).unwrap();
+    assert_eq!([short, long].map(|keyspace| again.clone().keeps(keyspace)), [false, true]);
+    drop(held);
+    drop(again);
+    assert!(registry.register_at(&visible, seqno(10)).is_err(), "released: its versions may be gone");
+    registry.forget_history(long);
+    assert!(registry.register_at(&visible, seqno(19)).is_err(), "dropped: its history went with it");
+    assert_eq!(registry.floor_of(long), None);
 }
 
 /// R3: against a model: whatever is registered was at or above the floor of its moment, and is named until released.
@@ -70,6 +93,8 @@ fn random_registrations_agree_with_a_model() {
     for_each_seed(0..50, |rng| {
         let (registry, visible) = (Arc::new(SnapshotRegistry::default()), Frontier::new(SeqNo::ZERO));
         let mut handles: Vec<SnapshotHandle> = Vec::new();
+        let keyspace = KeyspaceId(1);
+        registry.keep_history(keyspace, SeqNo::ZERO);
         let mut floor = SeqNo::ZERO;
         for _ in 0..200 {
             match rng.below(6) {
@@ -81,6 +106,7 @@ fn random_registrations_agree_with_a_model() {
                     match registry.register_at(&visible, at) {
                         Ok(handle) => {
                             assert!(at <= visible.load() && (at >= floor || held));
+                            assert!(handle.keeps(keyspace), "whoever held it first could read it");
                             handles.push(handle);
                         }
                         Err(RegisterError::NotVisible { .. }) => assert!(at > visible.load()),
@@ -96,7 +122,7 @@ fn random_registrations_agree_with_a_model() {
                     floor = floor.max(retention.min(visible.load()));
                     let distinct: BTreeSet<SeqNo> = handles.iter().map(SnapshotHandle::seqno).collect();
                     let expected = (floor, distinct.into_iter().collect());
-                    assert_eq!(registry.floor_and_registered(&visible, retention), expected);
+                    assert_eq!(registry.floor_and_registered_of(keyspace, &visible, retention), expected);
                 }
             }
         }
