@@ -47,6 +47,10 @@ impl fmt::Display for TableReader {
             write!(f, " + {}", self.seqno_base())?;
         }
         write!(f, "\n  {} entries, {} tombstones", properties.entries, properties.tombstones)?;
+        if properties.superseded.versions > 0 {
+            let crate::Superseded { versions, through } = properties.superseded;
+            write!(f, ", {versions} versions superseded through {through}")?;
+        }
         write!(f, ", {} bytes of keys and values", properties.logical_bytes)?;
         let footer = &self.footer;
         write!(f, "\n  {} bytes: {} data blocks", footer.file_bytes, footer.data_blocks)?;

@@ -97,7 +97,7 @@ pub use error::{Corruption, TableError, Unsupported, WriteError, WrongTable};
 pub use footer::{FORMAT_VERSION, TableHeader};
 pub use inspect::{BlockInfo, Detail, for_each_block, inspect};
 pub use options::{Access, Compression, Expected, ReadOptions, TableIdentity, TableOptions, TableSummary};
-pub use properties::Properties;
+pub use properties::{Properties, Superseded};
 pub use reader::{FileNumber, Found, TableReader, ValueRef, identify, read_header};
 pub use salvage::{LostRange, Salvaged, salvage};
 pub use table_cache::{TableCache, TableSlot};

@@ -61,6 +61,8 @@ pub struct TableOptions {
     pub merge_operator: Option<String>,
     /// The prefix extractor's name, recorded; format 1 builds no prefix filter.
     pub prefix_extractor: Option<String>,
+    /// Whether the table is to say how many superseded versions it holds. Default no.
+    pub notes_superseded: bool,
 }
 
 impl Default for TableOptions {
@@ -73,6 +75,7 @@ impl Default for TableOptions {
             large_value_bytes: 64 << 10,
             merge_operator: None,
             prefix_extractor: None,
+            notes_superseded: false,
         }
     }
 }

@@ -12,10 +12,14 @@
 //! | 4 | level, u8 | 19, 20 | smallest, largest seqno, u64 |
 //! | 5 | epoch, u64 | 21, 22 | smallest, largest user key |
 //! | 6 | job, u64 | 23 | bytes of data blocks uncompressed, u64 |
-//! | 7 | input table ids, u64 each | 32 | comparator, text ("bytewise") |
-//! | 8 | output index, u32 | 33, 34 | merge operator, prefix extractor, text |
-//! | 9 | output count, u32 | 36 | filter: policy u8 (1: one-line Bloom), bits per key u8, seed u64 |
+//! | 7 | input table ids, u64 each | 24 | superseded: how many u64, the largest seqno that supersedes u64 |
+//! | 8 | output index, u32 | 32 | comparator, text ("bytewise") |
+//! | 9 | output count, u32 | 33, 34 | merge operator, prefix extractor, text |
+//! | | | 36 | filter: policy u8 (1: one-line Bloom), bits per key u8, seed u64 |
 //! | | | 37 | compression, u8; 38 block bytes, u32 |
+//!
+//! 24 stands only where it was asked for and there is something to say. Tables without it may hold superseded versions all
+//! the same.
 //!
 //! Reserved: 35 timestamp width, 48 encryption key id, 49 nonce. An unknown tag below 0x8000 is skipped; one at or above
 //! it, or a reserved one, must be understood and refuses the table.
@@ -53,6 +57,8 @@ pub struct Properties {
     pub max_key: Box<[u8]>,
     /// Bytes of all data blocks before compression.
     pub raw_bytes: u64,
+    /// What of it only readers of the past can see.
+    pub superseded: Superseded,
     /// The merge operator's name.
     pub merge_operator: Option<String>,
     /// The prefix extractor's name.
@@ -63,6 +69,16 @@ pub struct Properties {
     pub compression: u8,
     /// The size that data blocks were filled to.
     pub block_bytes: u32,
+}
+
+/// Versions of a table that a newer version of the same key, in the same table, hides from whoever reads the present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Superseded {
+    /// How many; zero also if the table was not to say it.
+    pub versions: u64,
+    /// The largest sequence number, as stored, of a version that hides another: once nobody reads below it, none of
+    /// them is needed. Zero if there are none.
+    pub through: SeqNo,
 }
 
 mod tag {
@@ -83,6 +99,7 @@ mod tag {
     pub(super) const MIN_KEY: u16 = 21;
     pub(super) const MAX_KEY: u16 = 22;
     pub(super) const RAW_BYTES: u16 = 23;
+    pub(super) const SUPERSEDED: u16 = 24;
     pub(super) const COMPARATOR: u16 = 32;
     pub(super) const MERGE_OPERATOR: u16 = 33;
     pub(super) const PREFIX_EXTRACTOR: u16 = 34;
@@ -111,6 +128,7 @@ impl Properties {
             min_key: Box::default(),
             max_key: Box::default(),
             raw_bytes: 0,
+            superseded: Superseded::default(),
             merge_operator: options.merge_operator.clone(),
             prefix_extractor: options.prefix_extractor.clone(),
             filter_bits_per_key: options.filter_bits_per_key,
@@ -146,6 +164,10 @@ impl Properties {
         field(tag::MIN_KEY, &self.min_key);
         field(tag::MAX_KEY, &self.max_key);
         field(tag::RAW_BYTES, &self.raw_bytes.to_le_bytes());
+        if self.superseded.versions > 0 {
+            let Superseded { versions, through } = self.superseded;
+            field(tag::SUPERSEDED, &[versions.to_le_bytes(), through.get().to_le_bytes()].concat());
+        }
         field(tag::COMPARATOR, COMPARATOR.as_bytes());
         if let Some(name) = &self.merge_operator {
             field(tag::MERGE_OPERATOR, name.as_bytes());
@@ -246,6 +268,17 @@ impl Properties {
                 }))),
             }
         };
+        let superseded = match find(tag::SUPERSEDED) {
+            None => Superseded::default(),
+            Some((at, bytes)) => {
+                let both: [u8; 16] = number(bytes)
+                    .ok_or_else(|| corrupt(at, "property length", Expectation::Exactly(16), bytes.len() as u64))?;
+                let (versions, through) = (u128::from_le_bytes(both) as u64, (u128::from_le_bytes(both) >> 64) as u64);
+                let most = Expectation::AtMost(SeqNo::MAX.get());
+                let through = SeqNo::new(through).ok_or_else(|| corrupt(at + 8, "sequence number", most, through))?;
+                Superseded { versions, through }
+            }
+        };
         let (inputs_at, inputs) = need(tag::INPUTS)?;
         let (inputs, rest) = inputs.as_chunks::<8>();
         if !rest.is_empty() {
@@ -272,6 +305,7 @@ impl Properties {
             min_key: key(tag::MIN_KEY)?,
             max_key: key(tag::MAX_KEY)?,
             raw_bytes: integer!(u64, tag::RAW_BYTES),
+            superseded,
             merge_operator: text(tag::MERGE_OPERATOR)?,
             prefix_extractor: text(tag::PREFIX_EXTRACTOR)?,
             filter_bits_per_key: find(tag::FILTER).and_then(|(_, bytes)| bytes.get(1).copied()).unwrap_or(0),

@@ -212,6 +212,11 @@ impl Walk<'_> {
     fn finish(self) -> Result<VerifyReport, TableError> {
         let (properties, footer, report) = (self.table.properties(), self.table.footer, self.report);
         let at = footer.properties.offset;
+        // A table that says nothing of them may hold some.
+        let superseded = match properties.superseded.versions {
+            0 => 0,
+            _ => report.entries - report.keys,
+        };
         for (what, stated, counted) in [
             ("entries", properties.entries, report.entries),
             ("tombstones", properties.tombstones, report.tombstones),
@@ -220,6 +225,7 @@ impl Walk<'_> {
             ("largest seqno", properties.max_seqno.get(), self.max_seqno.get()),
             ("data blocks", footer.data_blocks, report.data_blocks),
             ("large values", footer.large_values, report.large_values),
+            ("superseded versions", properties.superseded.versions, superseded),
             ("index partitions", footer.partitions, report.partitions.max(1)),
         ] {
             if stated != counted {

@@ -246,6 +246,11 @@ impl TableWriter {
         properties.logical_bytes += (user_key.len() + value.len()) as u64;
         properties.min_seqno = properties.min_seqno.min(seqno);
         properties.max_seqno = properties.max_seqno.max(seqno);
+        if same_key && self.options.notes_superseded {
+            properties.superseded.versions += 1;
+            let newer = SeqNo::new(self.last_trailer >> 8).expect("a trailer holds 56 bits of it");
+            properties.superseded.through = properties.superseded.through.max(newer);
+        }
         if !same_key {
             self.last_key.clear();
             self.last_key.extend_from_slice(user_key);

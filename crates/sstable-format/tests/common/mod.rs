@@ -109,6 +109,8 @@ pub(crate) fn random_options(rng: &mut Rng) -> TableOptions {
         large_value_bytes: *rng.pick(&[0, 1, 100, 1000, 64 << 10]),
         merge_operator: rng.one_in(4).then(|| "sum".to_owned()),
         prefix_extractor: rng.one_in(4).then(|| "first 4".to_owned()),
+        // Verifying counts them again.
+        notes_superseded: true,
     }
 }
 
