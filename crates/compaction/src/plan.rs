@@ -75,6 +75,15 @@ pub enum Reason {
         /// Among how many entries.
         entries: u64,
     },
+    /// A table holds versions, or tombstones, that are no longer kept for readers of the past.
+    History {
+        /// The level.
+        level: Level,
+        /// How many there are in the table.
+        expired: u64,
+        /// Among how many entries.
+        entries: u64,
+    },
     /// Nothing presses, and fewer runs read faster.
     Idle,
     /// Somebody asked for a range of keys to be compacted.
@@ -89,6 +98,9 @@ impl fmt::Display for Reason {
             Self::Total { bytes, target } => write!(f, "{bytes} bytes in all, target {target}"),
             Self::Tombstones { level, tombstones, entries } => {
                 write!(f, "{tombstones} of {entries} entries in {level} are tombstones")
+            }
+            Self::History { level, expired, entries } => {
+                write!(f, "{expired} of {entries} entries in {level} are history that is kept no longer")
             }
             Self::Idle => f.write_str("idle"),
             Self::Range => f.write_str("range asked for"),

@@ -64,6 +64,13 @@ pub trait JobSource: Send + Sync + 'static {
     fn look_when_idle(&self) -> bool {
         false
     }
+
+    /// After how long a job may be due because of the time that has passed, and nothing else: then the source is asked for
+    /// one. Not zero, or workers would not sleep; asked each time that they would, under the scheduler's lock. By default
+    /// never.
+    fn due_after(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// How long after a failure it is tried again by itself.
@@ -327,6 +334,20 @@ impl Shared {
         state
     }
 
+    /// Sleeps for at most `due_after`; if nothing else has happened that is the reason to look for a job.
+    fn sleep_until_due<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        seen: u64,
+        due_after: Duration,
+    ) -> MutexGuard<'a, State> {
+        let (mut state, timed_out) = lock_meter::wait_timeout(&self.work_grew, state, due_after);
+        if timed_out && state.work == seen {
+            self.grow_work(&mut state);
+        }
+        state
+    }
+
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -346,9 +367,12 @@ impl Shared {
             while state.work == seen && !state.is_shut_down {
                 let may_wait = state.suspended == 0;
                 let idle_after = self.source.idle_after().filter(|_| state.idle_asked != seen);
-                state = match (state.back_off, idle_after) {
-                    (Some(back_off), _) if may_wait => self.sleep_before_retry(state, seen, back_off),
-                    (None, Some(idle_after)) if may_wait => self.sleep_until_idle(state, seen, idle_after),
+                let due_after = self.source.due_after();
+                let due_first = due_after.filter(|due| idle_after.is_none_or(|idle| *due < idle));
+                state = match (state.back_off, due_first, idle_after) {
+                    (Some(back_off), ..) if may_wait => self.sleep_before_retry(state, seen, back_off),
+                    (None, Some(due_after), _) if may_wait => self.sleep_until_due(state, seen, due_after),
+                    (None, None, Some(idle_after)) if may_wait => self.sleep_until_idle(state, seen, idle_after),
                     _ => self.sleep(&self.work_grew, state),
                 };
             }

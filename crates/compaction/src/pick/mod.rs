@@ -123,6 +123,28 @@ pub fn pick<S>(input: &PickInput<'_, S>) -> Option<Plan> {
     input.options.strategy.pick(input)
 }
 
+/// The plan that writes one table anew where it stands, without the `expired` entries that nobody can see any more
+/// (C2); `None` if it is not there, or a running job holds it. What has expired is the caller's to know: pickers look at no
+/// table's inside.
+///
+/// # Panics
+/// As [`pick`].
+pub fn rewrite<S>(input: &PickInput<'_, S>, level: Level, table: TableId, expired: u64) -> Option<Plan> {
+    let found =
+        input.version.runs(level).iter().find_map(|run| {
+            run.tables().iter().find(|candidate| candidate.id() == table).map(|found| (run.epoch, found))
+        });
+    let (run, table) = found?;
+    let mut draft = Draft::new();
+    draft.add(level, run, [table]);
+    let reason = Reason::History { level, expired, entries: table.entry.entries };
+    let plan = draft.finish(input, PlanKind::Merge, reason, level, run)?;
+    if let Err(conflict) = plan.check(input.version, input.busy) {
+        panic!("C3: {plan}: {conflict}");
+    }
+    Some(plan)
+}
+
 /// Whether nothing is left to do for a range: everything in it that the request is about lies in the last level, in one run, and no table there
 /// waits to be rewritten. Under [`Strategy::Fifo`] a range is never compacted, so it is always settled.
 ///
