@@ -24,6 +24,7 @@ use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader,
 use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
 use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, ReplayReport, SegmentName};
 
+use crate::history::HistoryState;
 use crate::jobs::Jobs;
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
@@ -57,6 +58,8 @@ pub(crate) struct KeyspaceShared {
     pub(crate) name: String,
     pub(crate) options: KeyspaceOptions,
     pub(crate) history: History<Memtable, TableSlot>,
+    /// What is remembered of the past, where the options keep it.
+    pub(crate) history_state: HistoryState,
     /// Made ahead by whoever sealed last, so that sealing allocates nothing under the reservation lock.
     spare: Mutex<Option<Arc<Memtable>>>,
     /// Clears and the drop whose manifest edits are not durable, ascending: two at most, one that failed and one under
@@ -93,6 +96,7 @@ impl KeyspaceShared {
             name,
             options,
             history: History::new(first, Arc::clone(&core.retired)),
+            history_state: HistoryState::default(),
             spare: Mutex::new(None),
             operations: Mutex::new(Vec::new()),
             dropped: AtomicBool::new(false),
@@ -396,6 +400,10 @@ pub(crate) struct Core {
     /// What is visible when open for reading only.
     pub(crate) frozen_visible: Frontier,
     pub(crate) snapshots: Arc<SnapshotRegistry>,
+    /// Whether there is, or was, a keyspace that keeps history. Relaxed: only ever set.
+    pub(crate) keeps_history: AtomicBool,
+    /// When a job should look whether history has come of age, in nanoseconds of the engine's clock. Relaxed: advice.
+    pub(crate) history_due: AtomicU64,
     pub(crate) keyspaces: RwLock<Keyspaces>,
     /// Held while a keyspace is created or dropped, whose manifest edits must not cross.
     pub(crate) membership: Mutex<()>,

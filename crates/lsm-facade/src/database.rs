@@ -124,6 +124,8 @@ impl Database {
         }
         let _changing = core.begin_change()?;
         let _one_at_a_time = core.membership.lock();
+        // Whatever the log holds so far belongs to others.
+        let created_seqno = pipeline.next_seqno().before();
         let manifest = core.manifest.current();
         // One whose drop stands in the log alone goes with the edit that gives its name away.
         let dropped = core.keyspace_named(name).filter(|keyspace| keyspace.is_dropped());
@@ -137,8 +139,7 @@ impl Database {
             id,
             name: name.to_owned(),
             options: options.to_manifest(),
-            // Whatever the log holds so far belongs to others.
-            created_seqno: pipeline.next_seqno().before(),
+            created_seqno,
         });
         core.commit_edit(edit).map_err(|error| match error {
             EditError::Refused(Refusal::NameTaken { name, .. }) => Error::KeyspaceExists { name },
@@ -148,6 +149,7 @@ impl Database {
         let active = Arc::new(skiplist_memtable::Memtable::new(&memtable_options(&options)));
         let first = SuperVersion::new(active, Arc::new(Version::default()));
         let shared = Arc::new(KeyspaceShared::new(id, name.to_owned(), options, first, &core.parts));
+        core.begin_history(&shared, created_seqno);
         {
             let mut keyspaces = core.keyspaces.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(dropped) = dropped {
@@ -209,6 +211,18 @@ impl Database {
         Ok(())
     }
 
+    /// [`write`](Self::write), and the sequence number at which the batch is seen: what [`snapshot_at`](Self::snapshot_at)
+    /// it sees is the batch, what came before it, and nothing that came after. For an empty batch what is visible now.
+    ///
+    /// A power cut may take the newest commits that were not [`Durability::Synced`](crate::Durability::Synced), and their
+    /// numbers are then given to others.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn commit(&self, batch: &WriteBatch) -> Result<u64> {
+        Ok(self.core().write(batch)?.get())
+    }
+
     /// The state of every keyspace as it is now.
     ///
     /// # Errors
@@ -216,6 +230,53 @@ impl Database {
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.core().check_open()?;
         Ok(Snapshot::new(&self.handle))
+    }
+
+    /// The state of every keyspace that keeps history as it was when `seqno` was visible: see
+    /// [`KeyspaceOptions::history_writes`] and its neighbours. `seqno` is what [`commit`](Self::commit),
+    /// [`Snapshot::seqno`] or [`visible_seqno`](Self::visible_seqno) returned: one within a batch shows a part of it.
+    ///
+    /// A keyspace can be read through it whose history reaches back so far, and it stays so while the snapshot is held,
+    /// whatever falls out of the retention. The others answer [`Error::HistoryGone`] ([`Snapshot::keeps`]): those that
+    /// keep less or none, were cleared since, or made later.
+    ///
+    /// ```
+    /// # fn main() -> lsm_facade::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use lsm_facade::{Database, Error, KeyspaceOptions};
+    ///
+    /// let database = Database::open(dir.path())?;
+    /// let prices = database.create_keyspace("prices", KeyspaceOptions::default().history_writes(1000))?;
+    /// let mut batch = database.batch();
+    /// batch.insert(&prices, "tea", "2")?;
+    /// let monday = database.commit(&batch)?;
+    /// prices.insert("tea", "3")?;
+    /// database.flush()?;
+    /// assert_eq!(database.snapshot_at(monday)?.get(&prices, "tea")?.unwrap(), b"2");
+    ///
+    /// for number in 0..1000 {
+    ///     prices.insert("coffee", number.to_string())?;
+    /// }
+    /// match database.snapshot_at(monday) {
+    ///     Err(Error::HistoryGone { seqno, oldest, .. }) => assert!(seqno == monday && monday < oldest),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::HistoryGone`]: no keyspace can be read as of it any more; says what the oldest is that one can.
+    /// - [`Error::NotYetVisible`]: nothing was written at it yet.
+    /// - [`Error::Closed`].
+    pub fn snapshot_at(&self, seqno: u64) -> Result<Snapshot> {
+        self.core().check_open()?;
+        Snapshot::at(&self.handle, seqno)
+    }
+
+    /// The sequence number of the last write that reads see now.
+    pub fn visible_seqno(&self) -> u64 {
+        self.core().visible().load().get()
     }
 
     /// Makes every commit that has returned survive a power cut: one sync of the log for all who ask together (P7).
@@ -270,6 +331,10 @@ impl Database {
     pub fn wait_until_idle(&self) -> Result<()> {
         let core = self.core();
         core.check_open()?;
+        if core.pipeline.is_some() {
+            // Time alone may have made something due, which no job has looked for yet.
+            core.look_for_expired_history();
+        }
         core.wait_for_jobs(None, Jobs::is_idle)?;
         let _changing = core.begin_change()?;
         if core.pipeline.is_some() {

@@ -17,7 +17,7 @@ use write_ahead_log::{HeaderFault, LogError, ReplayError};
 /// | variants | what a caller does |
 /// |---|---|
 /// | [`InvalidInput`](Error::InvalidInput), [`KeyTooLong`](Error::KeyTooLong), [`ValueTooLong`](Error::ValueTooLong), [`InvalidOption`](Error::InvalidOption) | mends the call |
-/// | [`NotFound`](Error::NotFound), [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NoSuchKeyspace`](Error::NoSuchKeyspace), [`KeyspaceDropped`](Error::KeyspaceDropped), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed) | decides |
+/// | [`NotFound`](Error::NotFound), [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NoSuchKeyspace`](Error::NoSuchKeyspace), [`KeyspaceDropped`](Error::KeyspaceDropped), [`HistoryGone`](Error::HistoryGone), [`NotYetVisible`](Error::NotYetVisible), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed) | decides |
 /// | [`DiskFull`](Error::DiskFull), [`Io`](Error::Io) | tries again once the cause is gone; nothing changed (P8) |
 /// | [`Failed`](Error::Failed) | reopens the database; reads go on until then (P8) |
 /// | [`Corrupt`](Error::Corrupt), [`Unsupported`](Error::Unsupported) | reports; the files are as they were |
@@ -90,6 +90,24 @@ pub enum Error {
         /// Its former name.
         name: String,
     },
+    /// What was written at that sequence number may not be readable any more.
+    #[error("{} cannot be read as of seqno {seqno}: the oldest that it keeps is {oldest}", whose(keyspace.as_deref()))]
+    HistoryGone {
+        /// Whose history ends before; `None` for the database, none of whose keyspaces has one that reaches back so far.
+        keyspace: Option<String>,
+        /// The sequence number asked for.
+        seqno: u64,
+        /// The smallest that can be asked for now; what is visible, if no history is kept.
+        oldest: u64,
+    },
+    /// Nothing was written at that sequence number yet.
+    #[error("seqno {seqno} is not visible yet: {visible} is")]
+    NotYetVisible {
+        /// The sequence number asked for.
+        seqno: u64,
+        /// The largest that can be asked for now.
+        visible: u64,
+    },
     /// The database was opened for reading only.
     #[error("the database is open for reading only")]
     ReadOnly,
@@ -126,6 +144,10 @@ pub enum Error {
         /// The first cause.
         cause: Arc<dyn StdError + Send + Sync>,
     },
+}
+
+fn whose(keyspace: Option<&str>) -> String {
+    keyspace.map_or_else(|| "the database".to_owned(), |name| format!("keyspace {name:?}"))
 }
 
 /// What fallible calls return.

@@ -52,9 +52,15 @@ pub(crate) struct RangeView {
     pub(crate) super_version: Arc<SuperVersion>,
     pub(crate) seqno: SeqNo,
     pub(crate) bounds: KeyBounds,
+    /// Why nothing may be read of it, if nothing may.
+    pub(crate) refused: Option<Box<Error>>,
 }
 
 impl RangeView {
+    fn check(&self) -> Result<()> {
+        self.refused.as_deref().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
     /// A cursor over the view, standing on no entry. Sources that cannot hold a key in bounds are left out.
     fn cursor(&self) -> Visible {
         let mut sources = Vec::with_capacity(4);
@@ -134,6 +140,7 @@ impl Iter {
                 cursor
             }
             None => {
+                self.view.check()?;
                 let mut cursor = self.view.cursor();
                 cursor.seek_to_first()?;
                 self.front.insert(cursor)
@@ -154,6 +161,7 @@ impl Iter {
                 cursor
             }
             None => {
+                self.view.check()?;
                 let mut cursor = self.view.cursor();
                 cursor.seek_to_last()?;
                 self.back.insert(cursor)
@@ -237,6 +245,8 @@ pub struct RangeCursor {
     handle: Arc<Handle>,
     /// Lets a worker free what the sources hold, never the reader that drops them (R4).
     _super_version: Arc<SuperVersion>,
+    /// Why it never stands on a row, if it may not.
+    refused: Option<Box<Error>>,
     cursor: Visible,
 }
 
@@ -251,6 +261,7 @@ impl RangeCursor {
         Self {
             handle: Arc::clone(&view.handle),
             _super_version: Arc::clone(&view.super_version),
+            refused: view.refused.clone(),
             cursor: view.cursor(),
         }
     }
@@ -273,12 +284,17 @@ impl RangeCursor {
         Ok(Some(self.cursor.value().map_err(|error| self.handle.core.read_failed(error.into()))?))
     }
 
+    fn check(&self) -> Result<()> {
+        self.handle.core.check_open()?;
+        self.refused.as_deref().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
     /// Moves to the first row in bounds.
     ///
     /// # Errors
     /// If a table cannot be read; the cursor then stands on no row, and a seek may be tried again. So for each movement.
     pub fn seek_to_first(&mut self) -> Result<()> {
-        self.handle.core.check_open()?;
+        self.check()?;
         self.cursor.seek_to_first().map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
@@ -287,7 +303,7 @@ impl RangeCursor {
     /// # Errors
     /// As [`seek_to_first`](Self::seek_to_first).
     pub fn seek_to_last(&mut self) -> Result<()> {
-        self.handle.core.check_open()?;
+        self.check()?;
         self.cursor.seek_to_last().map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
@@ -296,7 +312,7 @@ impl RangeCursor {
     /// # Errors
     /// As [`seek_to_first`](Self::seek_to_first).
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
-        self.handle.core.check_open()?;
+        self.check()?;
         self.cursor.seek(key.as_ref()).map_err(|error| self.handle.core.read_failed(error.into()))
     }
 
@@ -305,7 +321,7 @@ impl RangeCursor {
     /// # Errors
     /// As [`seek_to_first`](Self::seek_to_first).
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
-        self.handle.core.check_open()?;
+        self.check()?;
         self.cursor.seek_for_prev(key.as_ref()).map_err(|error| self.handle.core.read_failed(error.into()))
     }
 

@@ -171,7 +171,7 @@ impl Keyspace {
     }
 
     /// Removes every row at once (P12): one log record and one manifest edit, whatever the size. Snapshots taken before
-    /// keep what they saw. Returns when its record in the log is durable, and so is the clear. If the manifest's edit then
+    /// keep what they saw; its history, where it keeps one, begins anew. Returns when its record in the log is durable, and so is the clear. If the manifest's edit then
     /// fails for want of room or the like, the rows are gone all the same and stay so: the call has succeeded,
     /// [`health`](crate::Database::health) shows the cause, and the background tries the edit again.
     ///
@@ -230,6 +230,12 @@ impl Keyspace {
         self.compact_range::<&[u8]>(..)
     }
 
+    /// The smallest sequence number that it can be read as of ([`Database::snapshot_at`](crate::Database::snapshot_at));
+    /// `None` if it keeps no history. Rises as its options say.
+    pub fn oldest_seqno(&self) -> Option<u64> {
+        self.handle.core.oldest_readable(&self.shared).map(|seqno| seqno.get())
+    }
+
     /// What it consists of now.
     pub fn stats(&self) -> KeyspaceStats {
         KeyspaceStats::of(&self.shared)
@@ -237,6 +243,6 @@ impl Keyspace {
 
     fn view(&self, bounds: KeyBounds) -> RangeView {
         let (super_version, seqno) = self.handle.core.view(&self.shared);
-        RangeView { handle: Arc::clone(&self.handle), super_version, seqno, bounds }
+        RangeView { handle: Arc::clone(&self.handle), super_version, seqno, bounds, refused: None }
     }
 }

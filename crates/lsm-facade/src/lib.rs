@@ -38,6 +38,7 @@ mod event_log;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod history;
 mod iterator;
 mod jobs;
 mod keyspace;

@@ -142,6 +142,8 @@ struct RecoveredKeyspace {
     super_version: Arc<SuperVersion>,
     dropped: Option<SeqNo>,
     cleared: Option<SeqNo>,
+    /// From where on the manifest promises all versions (R3).
+    history_floor: SeqNo,
 }
 
 impl RecoveredKeyspace {
@@ -202,6 +204,7 @@ fn keyspaces_of(parts: &Parts, manifest: &Manifest) -> Result<BTreeMap<KeyspaceI
             options,
             dropped: None,
             cleared: None,
+            history_floor: state.history_floor.max(state.created_seqno),
         };
         keyspaces.insert(state.id, keyspace);
     }
@@ -367,16 +370,25 @@ fn check_tables(parts: &Parts) -> Result<()> {
 
 fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered) -> Core {
     let mut keyspaces = Keyspaces::default();
-    for recovered in recovered.keyspaces.into_values().filter(|keyspace| keyspace.dropped.is_none()) {
-        let first = SuperVersion::clone(&recovered.super_version);
-        let shared = KeyspaceShared::new(recovered.id, recovered.name, recovered.options, first, &parts);
-        keyspaces.insert(Arc::new(shared));
+    let mut histories = Vec::new();
+    // What salvage passed over may have been written at any seqno.
+    let is_whole = recovered.report.as_ref().is_none_or(|report| report.skipped.is_empty());
+    for keyspace in recovered.keyspaces.into_values().filter(|keyspace| keyspace.dropped.is_none()) {
+        let begins = if is_whole { keyspace.history_begins() } else { recovered.last_seqno };
+        let first = SuperVersion::clone(&keyspace.super_version);
+        let shared = Arc::new(KeyspaceShared::new(keyspace.id, keyspace.name, keyspace.options, first, &parts));
+        // A compaction does not sync the log before its edit: the floor may have passed writes that a power cut took.
+        // What is left in tables is whole from the last write on.
+        histories.push((Arc::clone(&shared), begins.min(recovered.last_seqno)));
+        keyspaces.insert(shared);
     }
-    Core {
+    let core = Core {
         parts: Arc::new(parts),
         pipeline,
         frozen_visible: Frontier::new(recovered.last_seqno),
         snapshots: Arc::new(SnapshotRegistry::new(SeqNo::ZERO)),
+        keeps_history: AtomicBool::new(false),
+        history_due: AtomicU64::new(u64::MAX),
         keyspaces: RwLock::new(keyspaces),
         membership: Mutex::new(()),
         changing: RwLock::new(()),
@@ -387,7 +399,11 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         counters: Counters::default(),
         closed: AtomicBool::new(false),
         directory_lock: Mutex::new(None),
+    };
+    for (keyspace, begins) in histories {
+        core.begin_history(&keyspace, begins);
     }
+    core
 }
 
 fn open_for_reading(parts: Parts) -> Result<Arc<Core>> {
@@ -462,7 +478,7 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
     };
     let beyond_claim = recovered.report.as_ref().is_some_and(|report| report.beyond_claim);
     let referenced = recovered.referenced.clone();
-    let mut operations: Vec<Change> = recovered.keyspaces.values().filter_map(RecoveredKeyspace::operation).collect();
+    let mut operations: Vec<Change> = recovered.keyspaces.values().flat_map(RecoveredKeyspace::operation).collect();
     if recovered.last_seqno > manifest.last_seqno {
         operations.push(Change::RaiseLastSeqno(recovered.last_seqno)); // P6: the floor may pass what it was seen in.
     }
@@ -477,13 +493,18 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
 }
 
 impl RecoveredKeyspace {
-    /// The manifest change that a replayed clear or drop still lacks.
-    fn operation(&self) -> Option<Change> {
+    /// The manifest changes that a replayed clear or drop still lacks.
+    fn operation(&self) -> Vec<Change> {
         match (self.dropped, self.cleared) {
-            (Some(_), _) => Some(Change::DropKeyspace { id: self.id }),
-            (None, Some(at)) => Some(Change::ClearKeyspace { id: self.id, at }),
-            (None, None) => None,
+            (Some(_), _) => vec![Change::DropKeyspace { id: self.id }],
+            (None, Some(at)) => crate::history::clear_changes(self.id, &self.options, at),
+            (None, None) => Vec::new(),
         }
+    }
+
+    /// The smallest seqno at which everything is there: a clear has left nothing of what was before.
+    fn history_begins(&self) -> SeqNo {
+        self.history_floor.max(self.cleared.unwrap_or(SeqNo::ZERO))
     }
 }
 

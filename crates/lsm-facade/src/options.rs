@@ -346,6 +346,10 @@ pub struct KeyspaceOptions {
     pub(crate) level_base_bytes: u64,
     pub(crate) level_size_ratio: u64,
     pub(crate) fifo_bytes_max: u64,
+    /// 0 where this does not bound history; so for the next two. If none does, none is kept.
+    pub(crate) history_writes: u64,
+    pub(crate) history_bytes: u64,
+    pub(crate) history_age: Duration,
 }
 
 impl Default for KeyspaceOptions {
@@ -362,6 +366,9 @@ impl Default for KeyspaceOptions {
             level_base_bytes: 256 << 20,
             level_size_ratio: 10,
             fifo_bytes_max: 1 << 30,
+            history_writes: 0,
+            history_bytes: 0,
+            history_age: Duration::ZERO,
         }
     }
 }
@@ -434,7 +441,49 @@ impl KeyspaceOptions {
         self
     }
 
+    /// Keeps history: the keyspace can be read as it was at each of the last so many sequence numbers of the *database*
+    /// ([`Database::snapshot_at`]). Each insert and each removal takes one, in whatever keyspace, and each entry of a batch;
+    /// a clear or drop takes one. 0: history is not bounded by this, and if by nothing else, none is kept. Default: 0.
+    ///
+    /// Where several of `history_writes`, [`history_bytes`](Self::history_bytes) and [`history_age`](Self::history_age) are
+    /// set, what falls out of any of them is kept no longer. Versions that only readers of the past can see take the
+    /// room that their keys and values take. What is kept no longer goes when its table is compacted; a table of which that is
+    /// a tenth is compacted for it, and when the database is idle any. Not with [`Strategy::Fifo`].
+    pub fn history_writes(mut self, writes: u64) -> Self {
+        self.history_writes = writes;
+        self
+    }
+
+    /// Keeps history back to where so many bytes of keys and values were written to this keyspace since, and up to a
+    /// sixteenth more. What stands at opening counts as if it had been written before the first of them: history never becomes
+    /// less by reopening. 0: not bounded by this. Default: 0. See [`history_writes`](Self::history_writes).
+    pub fn history_bytes(mut self, bytes: u64) -> Self {
+        self.history_bytes = bytes;
+        self
+    }
+
+    /// Keeps history for so long, and up to a sixteenth longer, by the engine's monotonic clock: nobody who sets the time
+    /// of day changes it. Only time in which the database is open counts, anew from each opening: history never becomes less
+    /// by reopening. Milliseconds count. Zero: not bounded by this. Default: zero. See
+    /// [`history_writes`](Self::history_writes).
+    pub fn history_age(mut self, age: Duration) -> Self {
+        self.history_age = Duration::from_millis(age.as_millis().min(u64::MAX.into()) as u64);
+        self
+    }
+
+    /// Whether it can be read as it was.
+    pub(crate) fn keeps_history(&self) -> bool {
+        self.history_writes > 0 || self.history_bytes > 0 || !self.history_age.is_zero()
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
+        if self.keeps_history() && self.strategy == Strategy::Fifo {
+            return Err(Error::InvalidOption {
+                name: "strategy".to_owned(),
+                expected: "one that keeps what was written, for a keyspace with history".to_owned(),
+                found: "fifo".to_owned(),
+            });
+        }
         in_range("memtable_bytes", self.memtable_bytes, 1 << 10, 1 << 30)?;
         in_range("write_buffer_bytes", self.write_buffer_bytes, self.memtable_bytes, 1 << 40)?;
         in_range("block_bytes", self.block_bytes, 512, 1 << 20)?;
@@ -469,7 +518,14 @@ impl KeyspaceOptions {
             ("level_size_ratio", json!(self.level_size_ratio)),
             ("fifo_bytes_max", json!(self.fifo_bytes_max)),
         ];
-        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        // Only where there is history: versions that know none open the other keyspaces.
+        let history = [
+            ("history_writes", self.history_writes),
+            ("history_bytes", self.history_bytes),
+            ("history_age_ms", self.history_age.as_millis() as u64),
+        ];
+        let history = history.into_iter().filter(|(_, bound)| *bound > 0).map(|(name, bound)| (name, json!(bound)));
+        pairs.into_iter().chain(history).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// The options that the manifest keeps; what it does not name has its default.
@@ -495,6 +551,9 @@ impl KeyspaceOptions {
                 "level_base_bytes" => options.level_base_bytes = number()?,
                 "level_size_ratio" => options.level_size_ratio = number()?,
                 "fifo_bytes_max" => options.fifo_bytes_max = number()?,
+                "history_writes" => options.history_writes = number()?,
+                "history_bytes" => options.history_bytes = number()?,
+                "history_age_ms" => options.history_age = Duration::from_millis(number()?),
                 "compression" => {
                     options.compression = match value.as_str() {
                         Some("none") => Compression::None,

@@ -11,16 +11,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use file_system::FileSystem;
 use internal_key::{KeyspaceId, Kind, SeqNo};
-use manifest::{LogFloor, ManifestError, ManifestStore};
+use manifest::{LogFloor, Manifest, ManifestError, ManifestStore};
 use sstable_format::{Access, Expected, ReadOptions, TableReader};
 use write_ahead_log::{Record, RecordKind, ReplayOptions};
 
 use crate::batch_format;
 use crate::core::replay_log;
-use crate::options::DatabaseOptions;
+use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::rescue::{Finding, LeftOut, find_out};
 use crate::{Database, Error, Result, VerifyReport};
 
@@ -59,7 +60,8 @@ pub(crate) fn repair(path: &Path, options: DatabaseOptions) -> Result<RepairRepo
     let found = find_out(&environment, path)?;
     let kept_aside = keep_aside(files, &found)?;
     let lost = again_from_log(&options, &found)?;
-    let Finding { manifest, manifest_was_whole, left_out, notes, log, paths, .. } = found;
+    let Finding { mut manifest, manifest_was_whole, left_out, notes, log, paths, .. } = found;
+    end_histories(&mut manifest);
     let tables = manifest.keyspaces.values().map(|keyspace| keyspace.tables().count() as u64).sum();
     drop(ManifestStore::rebuild(&environment, path, options.manifest(), manifest).map_err(|error| match error {
         ManifestError::Io(error) => Error::from_file(error),
@@ -87,6 +89,16 @@ pub(crate) fn repair(path: &Path, options: DatabaseOptions) -> Result<RepairRepo
     let verified = crate::verify::verify(&environment, path)?;
     let log_lost = log.skipped;
     Ok(RepairReport { kept_aside, manifest_was_whole, tables, left_out, log_lost, recovered_from_log, notes, verified })
+}
+
+/// What was lost may have been written at any sequence number: nothing of the past is promised.
+fn end_histories(manifest: &mut Manifest) {
+    let last = manifest.last_seqno;
+    for state in manifest.keyspaces.values_mut() {
+        if KeyspaceOptions::from_manifest(&state.options).is_ok_and(|options| options.keeps_history()) {
+            Arc::make_mut(state).history_floor = last;
+        }
+    }
 }
 
 /// Gives second names, in a new directory, to all that repair will remove or replace.

@@ -3,14 +3,18 @@
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use version_history::SnapshotHandle;
+use version_history::{RegisterError, SnapshotHandle};
 
 use crate::database::Handle;
+use crate::history::seqno_of;
 use crate::iterator::{Iter, KeyBounds, RangeCursor, RangeView, owned_bounds, prefix_bounds};
 use crate::read::copy_value;
-use crate::{Keyspace, Result, Slice};
+use crate::{Error, Keyspace, Result, Slice};
 
 /// The state of every keyspace at one moment, unchanged by whatever is written, cleared or dropped afterwards.
+///
+/// Taken by [`Database::snapshot`](crate::Database::snapshot), or of the past by
+/// [`Database::snapshot_at`](crate::Database::snapshot_at).
 ///
 /// Cheap to take and to clone (one short lock). It pins sequence numbers, not files: while it is held, compaction keeps
 /// the versions that it sees. It keeps the database open.
@@ -47,6 +51,27 @@ impl Snapshot {
         Self { handle: Arc::clone(handle), registered }
     }
 
+    /// Registers a seqno of the past, if there is a keyspace that keeps it.
+    pub(crate) fn at(handle: &Arc<Handle>, seqno: u64) -> Result<Self> {
+        let core = &handle.core;
+        core.raise_history_floors();
+        let at = seqno_of(seqno, core.visible().load())?;
+        let registered = core.snapshots.register_at(core.visible(), at).map_err(|error| match error {
+            RegisterError::NotVisible { visible, .. } => Error::NotYetVisible { seqno, visible: visible.get() },
+            RegisterError::BelowFloor { floor, .. } => {
+                Error::HistoryGone { keyspace: None, seqno, oldest: floor.get() }
+            }
+            other => Error::InvalidInput { what: other.to_string() },
+        })?;
+        Ok(Self { handle: Arc::clone(handle), registered })
+    }
+
+    /// Whether `keyspace` can be read through it: always, unless it was taken at a sequence number of the past
+    /// ([`Database::snapshot_at`](crate::Database::snapshot_at)) to which the keyspace's history did not reach.
+    pub fn keeps(&self, keyspace: &Keyspace) -> bool {
+        self.registered.keeps(keyspace.shared.id)
+    }
+
     /// The sequence number of the last write that it sees.
     pub fn seqno(&self) -> u64 {
         self.registered.seqno().get()
@@ -55,10 +80,11 @@ impl Snapshot {
     /// The value of `key` in `keyspace`.
     ///
     /// # Errors
-    /// As [`Keyspace::get`].
+    /// As [`Keyspace::get`]; [`Error::HistoryGone`] if the snapshot does not [keep](Self::keeps) the keyspace.
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         let core = &self.handle.core;
         core.check_open()?;
+        self.check_kept(keyspace)?;
         let super_version = core.super_version_at(&keyspace.shared, self.registered.seqno());
         core.get_in(&super_version, key.as_ref(), self.registered.seqno(), copy_value)
             .map_err(|error| core.read_failed(error))
@@ -67,10 +93,11 @@ impl Snapshot {
     /// Whether `key` has a value in `keyspace`.
     ///
     /// # Errors
-    /// As [`Keyspace::get`].
+    /// As [`get`](Self::get).
     pub fn contains_key(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
         let core = &self.handle.core;
         core.check_open()?;
+        self.check_kept(keyspace)?;
         let super_version = core.super_version_at(&keyspace.shared, self.registered.seqno());
         core.get_in(&super_version, key.as_ref(), self.registered.seqno(), |_| ())
             .map(|found| found.is_some())
@@ -118,14 +145,22 @@ impl Snapshot {
         self.iter(keyspace).next_back().transpose()
     }
 
+    fn check_kept(&self, keyspace: &Keyspace) -> Result<()> {
+        match self.keeps(keyspace) {
+            true => Ok(()),
+            false => Err(self.handle.core.history_gone(&keyspace.shared, self.registered.seqno())),
+        }
+    }
+
     fn view(&self, keyspace: &Keyspace, bounds: KeyBounds) -> RangeView {
         let core = &self.handle.core;
         let seqno = self.registered.seqno();
-        RangeView {
-            handle: Arc::clone(&self.handle),
-            super_version: core.super_version_at(&keyspace.shared, seqno),
-            seqno,
-            bounds,
-        }
+        let refused = self.check_kept(keyspace).err();
+        let super_version = match refused {
+            None => core.super_version_at(&keyspace.shared, seqno),
+            // Any will do: nothing is read of it.
+            Some(_) => keyspace.shared.history.current_full(),
+        };
+        RangeView { handle: Arc::clone(&self.handle), super_version, seqno, bounds, refused: refused.map(Box::new) }
     }
 }

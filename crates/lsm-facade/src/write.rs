@@ -288,6 +288,7 @@ impl Core {
             |()| {},
         );
         let at = self.committed(committed)?;
+        self.end_history(keyspace, at);
         keyspace.operation_logged(at);
         self.restarted.lock().push(Arc::clone(keyspace));
         self.update_pace(keyspace);
@@ -304,11 +305,12 @@ impl Core {
 
     /// The manifest edit of a clear or drop that stands in the log. `membership` is held.
     pub(crate) fn finish_operation(&self, keyspace: &Arc<KeyspaceShared>, at: SeqNo) -> Result<()> {
-        let change = match keyspace.is_dropped() {
-            true => manifest::Change::DropKeyspace { id: keyspace.id },
-            false => manifest::Change::ClearKeyspace { id: keyspace.id, at },
+        let mut changes = match keyspace.is_dropped() {
+            true => vec![manifest::Change::DropKeyspace { id: keyspace.id }],
+            false => crate::history::clear_changes(keyspace.id, &keyspace.options, at),
         };
-        let edit = manifest::Edit::of(change).and(manifest::Change::RaiseLastSeqno(at));
+        changes.push(manifest::Change::RaiseLastSeqno(at));
+        let edit = manifest::Edit { changes };
         self.commit_installed_edit(edit)?;
         keyspace.end_operations(at);
         if keyspace.is_dropped() {

@@ -36,6 +36,8 @@ struct Met {
     large_batches: u64,
     clears: u64,
     drops: u64,
+    reads_of_the_past: u64,
+    refused_reads_of_the_past: u64,
 }
 
 #[test]
@@ -51,6 +53,7 @@ fn the_database_answers_as_the_model_does() {
     test_support::for_each_seed(seeds, |rng| Run::new(rng, &mut met).run(operations));
     println!("model: {count} seeds, {met:#?}");
     let Met { flushes, compactions_below_level_1, reopens, kills, power_cuts, snapshots_held, .. } = met;
+    let Met { reads_of_the_past, refused_reads_of_the_past, .. } = met;
     for (name, times) in [
         ("flushes", flushes),
         ("compactions below level 1", compactions_below_level_1),
@@ -58,6 +61,8 @@ fn the_database_answers_as_the_model_does() {
         ("kills", kills),
         ("power cuts", power_cuts),
         ("snapshots held", snapshots_held),
+        ("reads of the past", reads_of_the_past),
+        ("refused reads of the past", refused_reads_of_the_past),
     ] {
         assert!(times > 0, "the run met no {name}");
     }
@@ -126,25 +131,32 @@ impl Config {
     }
 }
 
-fn keyspace_options(rng: &mut Rng) -> KeyspaceOptions {
+/// Options, and how many of the last sequence numbers they promise to keep, where they say so to the number.
+fn keyspace_options(rng: &mut Rng) -> (KeyspaceOptions, Option<u64>) {
     let memtable = rng.within(1 << 10..32 << 10);
-    KeyspaceOptions::default()
+    let strategy: Strategy;
+    let strategies = [Strategy::Leveled, Strategy::Leveled, Strategy::Leveled, Strategy::Tiered, Strategy::Fifo];
+    let options = KeyspaceOptions::default()
         .memtable_bytes(memtable)
         .write_buffer_bytes(memtable * rng.within(1..6))
         .block_bytes(*rng.pick(&[512, 1024, 4096]))
         .table_bytes(*rng.pick(&[4 << 10, 16 << 10, 256 << 10]))
         .filter_bits_per_key(*rng.pick(&[0, 4, 10]))
         .compression(*rng.pick(&[Compression::None, Compression::Lz4]))
-        .strategy(*rng.pick(&[
-            Strategy::Leveled,
-            Strategy::Leveled,
-            Strategy::Leveled,
-            Strategy::Tiered,
-            Strategy::Fifo,
-        ]))
+        .strategy({
+            strategy = *rng.pick(&strategies);
+            strategy
+        })
         .level_zero_runs_max(*rng.pick(&[2, 4, 8]))
         .level_base_bytes(*rng.pick(&[4 << 10, 32 << 10]))
-        .level_size_ratio(*rng.pick(&[2, 4, 10]))
+        .level_size_ratio(*rng.pick(&[2, 4, 10]));
+    // Not drawn, so that the seeds of before stand for the runs of before.
+    match (strategy != Strategy::Fifo, memtable % 4) {
+        (false, _) | (_, 0) => (options, None),
+        (_, 1) => (options.history_writes(memtable / 4), Some(memtable / 4)),
+        (_, 2) => (options.history_bytes(10 * memtable), None),
+        _ => (options.history_writes(memtable / 8).history_age(Duration::from_secs(memtable)), None),
+    }
 }
 
 type Row = (Vec<u8>, Vec<u8>);
@@ -178,6 +190,10 @@ struct Run<'a> {
     values: ValueGenerator,
     snapshots: Vec<HeldSnapshot>,
     iterators: Vec<HeldIter>,
+    /// The tick that each visible seqno stands for, if it is the last of one.
+    seqnos: BTreeMap<u64, SeqNo>,
+    /// Of each keyspace that promises a number of writes, that number, and the seqno with which its history begins.
+    promised: BTreeMap<KeyspaceId, (u64, u64)>,
 }
 
 impl<'a> Run<'a> {
@@ -199,6 +215,8 @@ impl<'a> Run<'a> {
             values: ValueGenerator::up_to(3000),
             snapshots: Vec::new(),
             iterators: Vec::new(),
+            seqnos: BTreeMap::new(),
+            promised: BTreeMap::new(),
             traced: std::env::var_os("MODEL_TRACE").is_some(),
             rng,
             met,
@@ -229,16 +247,18 @@ impl<'a> Run<'a> {
 
     fn tick(&mut self) -> SeqNo {
         self.now = self.now.checked_add(1).unwrap();
+        self.seqnos.insert(self.db().visible_seqno(), self.now);
         self.now
     }
 
     fn create(&mut self, name: &'static str) {
-        let options = keyspace_options(&mut self.rng);
+        let (options, writes) = keyspace_options(&mut self.rng);
         let keyspace = self.db().create_keyspace(name, options).unwrap();
         let id = KeyspaceId(self.next_keyspace);
         self.next_keyspace += 1;
         let at = self.tick();
         self.model.create_keyspace(id, at);
+        self.promised.extend(writes.map(|writes| (id, (writes, self.db().visible_seqno()))));
         self.keyspaces.insert(name, (keyspace, id));
         // Creating is durable by itself, not what came before it: a cut may go back behind earlier writes, never behind
         // the creation. The model's prefixes are ordered, so everything before is made durable as well.
@@ -302,7 +322,10 @@ impl<'a> Run<'a> {
             6 => self.cursor(),
             7 => self.ends(),
             8 => self.take_snapshot(),
-            9 => self.use_snapshot(),
+            9 => {
+                self.use_snapshot();
+                self.read_the_past();
+            }
             10 => self.drop_snapshot(),
             11 => self.begin_iterator(),
             12 => self.step_iterator(),
@@ -489,6 +512,41 @@ impl<'a> Run<'a> {
         check_both_ends(&mut self.rng, iter, expected);
     }
 
+    /// A seqno of the past shows what was visible then, or is refused; and it is not refused while it is promised.
+    fn read_the_past(&mut self) {
+        // Randomness of its own, for the same reason as above.
+        let mut rng = Rng::new(self.met.operations);
+        self.simulation.clock.advance(Duration::from_secs(rng.below(200)));
+        let Some((&seqno, &at)) = self.seqnos.iter().nth_back(rng.index(self.seqnos.len()) >> rng.below(8)) else {
+            return;
+        };
+        let (keyspace, id) = self.keyspaces[*rng.pick(&NAMES)].clone();
+        let oldest = keyspace.oldest_seqno();
+        if let Some((writes, begun)) = self.promised.get(&id) {
+            let promised = self.db().visible_seqno().saturating_sub(*writes).max(*begun);
+            assert_eq!(oldest, Some(promised), "{writes} writes are promised, from {begun} on");
+        }
+        match self.db().snapshot_at(seqno) {
+            Ok(snapshot) if snapshot.keeps(&keyspace) => {
+                let exists = self.model.exists(id, at);
+                let expected = if exists { self.model_rows(id, .., at) } else { Vec::new() };
+                check_both_ends(&mut rng, snapshot.iter(&keyspace), expected);
+                self.met.reads_of_the_past += 1;
+            }
+            Ok(snapshot) => {
+                assert!(oldest.is_none_or(|oldest| seqno < oldest), "refused {seqno}, the oldest is {oldest:?}");
+                let error = snapshot.iter(&keyspace).next().expect("an error").unwrap_err();
+                assert!(matches!(error, Error::HistoryGone { keyspace: Some(_), .. }), "{error}");
+                self.met.refused_reads_of_the_past += 1;
+            }
+            Err(Error::HistoryGone { keyspace: None, oldest, .. }) => {
+                assert!(seqno < oldest);
+                self.met.refused_reads_of_the_past += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     fn drop_snapshot(&mut self) {
         if !self.snapshots.is_empty() {
             let index = self.rng.index(self.snapshots.len());
@@ -542,6 +600,8 @@ impl<'a> Run<'a> {
             keyspace.clear().unwrap();
             let at = self.tick();
             self.model.clear(id, at);
+            let visible = self.db().visible_seqno();
+            self.promised.entry(id).and_modify(|(_, begun)| *begun = visible);
         } else {
             self.met.drops += 1;
             self.db().drop_keyspace(name).unwrap();
@@ -658,6 +718,11 @@ impl<'a> Run<'a> {
         }
         self.model.truncate_after(at);
         self.now = at;
+        // The numbers of what was lost are given to others. A job may have taken the floor past what is left.
+        let visible = self.db().visible_seqno();
+        self.seqnos.retain(|seqno, tick| *seqno < visible && *tick <= at);
+        self.seqnos.insert(visible, at);
+        self.promised.clear();
     }
 
     fn differences(&self, found: &BTreeMap<KeyspaceId, Vec<Row>>) -> Vec<String> {

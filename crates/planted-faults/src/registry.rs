@@ -319,6 +319,16 @@ pub const FAULTS: &[Fault] = &[
         breaks: "T4",
         caught_by: "-p sstable-format --test damage length_is_checked_before_mapping",
     },
+    Fault {
+        name: "facade-history-floor-not-durable",
+        breaks: "R3",
+        caught_by: "-p lsm-facade --test history what_was_collected_is_refused_after_reopening",
+    },
+    Fault {
+        name: "facade-history-outlives-a-clear",
+        breaks: "R3",
+        caught_by: "-p lsm-facade --test history clear_and_drop_end_the_history_before_them",
+    },
     Fault { name: "table-not-synced", breaks: "M1", caught_by: "-p lsm-facade --test crash a_crash_at_any_event" },
     Fault {
         name: "table-header-checksum-unchecked",
@@ -392,6 +402,11 @@ pub const FAULTS: &[Fault] = &[
         name: "version-history-register-in-two-steps",
         breaks: "R3",
         caught_by: "loom: -p version-history --test loom_history",
+    },
+    Fault {
+        name: "version-history-looks-at-floors-before",
+        breaks: "R3",
+        caught_by: "loom: -p version-history --test loom_history registration_of_the_past",
     },
     Fault {
         name: "version-history-relaxed-frontier",

@@ -11,6 +11,7 @@ use internal_key::{JobId, KeyspaceId};
 
 use super::queue::{Jobs, Task, in_turn};
 use crate::core::{Core, KeyspaceShared};
+use crate::history::Share;
 
 /// A keyspace marked as flushing (P6), until this is dropped.
 pub(super) struct FlushClaim<'a> {
@@ -107,7 +108,16 @@ impl Core {
         let options = keyspace.options.compaction();
         let input =
             PickInput { version: current.version(), busy, options: &options, oldest_sealed_epoch: None, demand };
-        let Some(plan) = compaction::pick::pick(&input) else {
+        let expired = || {
+            let share = match demand {
+                Demand::Steady => Share::Tenth,
+                Demand::Idle => Share::Any,
+                _ => return None,
+            };
+            let (level, table, expired) = self.expired_table(keyspace, share)?;
+            compaction::pick::rewrite(&input, level, table, expired)
+        };
+        let Some(plan) = compaction::pick::pick(&input).or_else(expired) else {
             if busy.is_empty() {
                 jobs.compacting.remove(&keyspace.id);
             }

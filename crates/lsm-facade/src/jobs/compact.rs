@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use compaction::{Collector, Demand, Outputs, Plan, PlanKind};
-use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
+use internal_key::{JobId, KeyspaceId, TableId};
 use manifest::{Change, Edit};
 use merge_iterator::MergeCursor;
 
@@ -115,6 +115,7 @@ impl Core {
         let places = added.clone();
         let removed = removed.clone();
         let mut edit = Edit::of(change);
+        edit.changes.extend(self.history_floor(keyspace));
         edit.changes.extend(self.log_progress(&[]));
         let manifest = match self.commit_edit(edit) {
             Ok(manifest) => manifest,
@@ -163,7 +164,7 @@ impl Core {
             }
         }
         let merged = MergeCursor::new(sources);
-        let (floor, snapshots) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let (floor, snapshots) = self.floor_and_registered(keyspace);
         let mut older = plan.older_runs(current.version());
         let mut collector = Collector::new(floor, &snapshots, |key: &[u8]| older.may_hold(key));
         let ids: Vec<TableId> = plan.inputs.iter().map(|(_, id)| *id).collect();

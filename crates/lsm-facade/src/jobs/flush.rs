@@ -26,6 +26,7 @@ use super::tables::{Destination, Placed};
 use super::{Outcome, TaskError};
 use crate::core::{Core, EditError, KeyspaceShared, SealedPart, Table, first_seqno, last_seqno};
 use crate::events::{Event, Work};
+use crate::history::clear_changes;
 use crate::source::Source;
 use crate::{Error, Result};
 
@@ -112,8 +113,9 @@ impl Core {
         // goes first, in the same edit.
         let cleared = keyspace.unfinished_operation(last);
         let mut edit = Edit::default();
-        edit.changes.extend(cleared.map(|at| Change::ClearKeyspace { id: keyspace.id, at }));
+        edit.changes.extend(cleared.into_iter().flat_map(|at| clear_changes(keyspace.id, &keyspace.options, at)));
         edit.changes.extend([flush_change(keyspace, added_places, last), Change::RaiseLastSeqno(last)]);
+        edit.changes.extend(self.history_floor(keyspace));
         edit.changes.extend(self.log_progress(&[(keyspace.id, parts)]));
         if planted_faults::planted("facade-log-recycled-before-the-edit") {
             let progress = Edit { changes: self.log_progress(&[(keyspace.id, parts)]) };
@@ -195,6 +197,7 @@ impl Core {
                 let places = added.iter().map(|(place, _): &Placed| place.clone()).collect();
                 edit.changes.push(flush_change(keyspace, places, last));
                 edit.changes.push(Change::RaiseLastSeqno(last));
+                edit.changes.extend(self.history_floor(keyspace));
             }
             flushed.push((keyspace, sealed, added));
         }
@@ -222,7 +225,7 @@ impl Core {
             _ => None,
         });
         let merged = MergeCursor::new(memtables.collect());
-        let (floor, snapshots) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
+        let (floor, snapshots) = self.floor_and_registered(keyspace);
         let current = keyspace.history.current_full();
         let mut older = OlderRuns::all(current.version());
         let mut collector =
@@ -237,6 +240,7 @@ impl Core {
         parts: &[SealedPart],
         added: &[(AddedTable, Arc<Table>)],
     ) -> Outcome {
+        keyspace.count_flushed(parts);
         match keyspace.history.install(|current| current.install_flush(parts, added)) {
             Ok(_) => Outcome::Done,
             Err(refusal) => {

@@ -113,6 +113,12 @@ impl Jobs {
         self.was_busy = true;
     }
 
+    /// A compaction may be due though nothing was written to the keyspace.
+    pub(crate) fn wants_compaction(&mut self, keyspace: KeyspaceId) {
+        self.look_for_compaction.insert(keyspace);
+        self.was_busy = true;
+    }
+
     /// The keyspace is written to: what only idleness justifies has time.
     pub(crate) fn no_longer_idle(&mut self, keyspace: KeyspaceId) {
         self.look_when_idle.remove(&keyspace);

@@ -46,10 +46,16 @@ impl JobSource for JobsOf {
     fn look_when_idle(&self) -> bool {
         self.0.upgrade().is_some_and(|core| core.look_when_idle())
     }
+
+    fn due_after(&self) -> Option<Duration> {
+        self.0.upgrade().and_then(|core| core.history_due_after())
+    }
 }
 
 impl Core {
     pub(super) fn run_next_job(&self, cancel: &AtomicBool) -> Result<bool, JobFailure> {
+        // This is the look that was due; it says when the next one is. Relaxed: advice.
+        self.history_due.store(u64::MAX, Ordering::Relaxed);
         if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
             // P9: who began to wait before it failed is told once, by whoever looks first.
             if std::mem::take(&mut self.jobs.lock().was_busy) {
@@ -82,6 +88,7 @@ impl Core {
             Err(error) => return Err((Task::Log, error)),
         };
         let mut looked = false;
+        self.look_for_expired_history();
         self.jobs.lock().release_overdue();
         loop {
             // The manifest before compactions, of which there may always be one more: else a commit would have to fold it.

@@ -128,6 +128,7 @@ pub(crate) fn table_options(options: &KeyspaceOptions, level: Level) -> TableOpt
         block_bytes: options.block_bytes as usize,
         compression: if level.get() <= 1 { Compression::None } else { options.compression },
         filter_bits_per_key: options.filter_bits_per_key as u8,
+        notes_superseded: options.keeps_history(),
         ..TableOptions::default()
     }
 }

@@ -32,13 +32,13 @@ impl Core {
         if restarted.is_empty() {
             return false;
         }
-        let (floor, registered) = self.snapshots.floor_and_registered(self.visible(), SeqNo::MAX);
         let mut forgot = false;
         restarted.retain(|keyspace| {
             // Until the manifest holds the clear or drop, replay may still open the batch tables that stood before it.
             if keyspace.unfinished_operation(SeqNo::MAX).is_some() {
                 return true;
             }
+            let (floor, registered) = self.floor_and_registered(keyspace);
             forgot |= keyspace.history.forget_predecessors(floor, &registered);
             keyspace.history.current().predecessor().is_some()
         });

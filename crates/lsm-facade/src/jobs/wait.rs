@@ -10,6 +10,7 @@ use internal_key::KeyspaceId;
 
 use super::queue::{Jobs, scope_of};
 use crate::core::{Core, KeyspaceShared};
+use crate::history::Share;
 use crate::{Error, Result};
 
 impl Core {
@@ -56,8 +57,8 @@ impl Core {
         let several_runs = |keyspace: &Arc<KeyspaceShared>| {
             keyspace.history.current_full().version().runs_newest_first().nth(1).is_some()
         };
-        let ids: Vec<KeyspaceId> =
-            self.keyspace_list().iter().filter(|it| several_runs(it)).map(|keyspace| keyspace.id).collect();
+        let wants = |it: &&Arc<KeyspaceShared>| several_runs(it) || self.expired_table(it, Share::Any).is_some();
+        let ids: Vec<KeyspaceId> = self.keyspace_list().iter().filter(wants).map(|keyspace| keyspace.id).collect();
         let mut jobs = self.jobs.lock();
         jobs.was_busy |= !ids.is_empty();
         jobs.look_when_idle.extend(&ids);

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use file_system::{Crash, FileSystem, SimulatedFileSystem, Simulation};
-use lsm_facade::{Database, Iter};
+use internal_key::KeyspaceId;
+use lsm_facade::{Database, Error, Iter};
 use manifest::{ManifestOptions, ManifestStore, OpenMode};
 use test_support::Rng;
 
@@ -35,11 +36,15 @@ impl Run {
             differences(&owned(&allowed[0].1), &found)
         );
         let recovery = simulation.files.event_count();
+        // Randomness of its own, so that the seeds of before stand for the crashes of before.
+        let pasts = self.pasts(database.visible_seqno(), 3, &mut Rng::new(!seed));
+        check_pasts(&database, &pasts, "after recovery");
 
         // M2, L4: what recovery saw is durable once it is open.
         let again =
             self.open_image(simulation.files.crash_image(Crash::PowerCut, rng.next_u64()), rng, "recovery, cut");
         assert_same(&state_of(&again.1), &found, "after recovery and a power cut");
+        check_pasts(&again.1, &pasts, "after recovery and a power cut");
         drop(again);
 
         // And recovery may be interrupted anywhere.
@@ -64,7 +69,7 @@ impl Run {
                 assert_same(&state, &found, &what);
             }
         }
-        self.go_on(database, &simulation, found, rng);
+        self.go_on(database, &simulation, found, &pasts, rng);
     }
 
     fn open(&self, simulation: &Simulation, what: &str) -> Database {
@@ -79,7 +84,7 @@ impl Run {
 
     /// The recovered database takes writes, flushes, compacts and reopens. A snapshot of what was recovered stays as it
     /// was. No file is left that nothing names: neither by the recovery, nor by what came after it.
-    fn go_on(&self, database: Database, simulation: &Simulation, recovered: State, rng: &mut Rng) {
+    fn go_on(&self, database: Database, simulation: &Simulation, recovered: State, pasts: &[Past<'_>], rng: &mut Rng) {
         let snapshot = database.snapshot().unwrap();
         let mut expected = recovered.clone();
         for name in NAMES {
@@ -99,11 +104,13 @@ impl Run {
             _ => {}
         }
         assert_same(&state_of(&database), &expected, "going on after recovery");
+        check_pasts(&database, pasts, "going on after recovery");
         for (name, rows) in &recovered {
             let seen = rows_of(snapshot.iter(&database.open_keyspace(name).unwrap()));
             assert!(seen == *rows, "the snapshot of what was recovered holds {} rows of {name}", seen.len());
         }
         drop(snapshot);
+        check_pasts(&database, pasts, "after a snapshot has gone");
         // Half the time before another opening could remove what is left.
         let reopens_first = rng.one_in(2);
         let database = if reopens_first { self.reopened(database, simulation, &expected) } else { database };
@@ -113,9 +120,8 @@ impl Run {
             check_files(simulation);
             assert_same(&state_of(&database), &expected, "after everything was flushed");
         }
-        if !reopens_first {
-            self.reopened(database, simulation, &expected);
-        }
+        let database = if reopens_first { database } else { self.reopened(database, simulation, &expected) };
+        check_pasts(&database, pasts, "after recovery, going on and closing");
     }
 
     /// A second recovery finds the same.
@@ -124,6 +130,35 @@ impl Run {
         let database = self.open(simulation, "after recovery and closing");
         assert_same(&state_of(&database), expected, "after recovery and closing");
         database
+    }
+}
+
+/// A seqno of the run, and what its keyspaces held when it was visible.
+type Past<'a> = (u64, &'a BTreeMap<KeyspaceId, Vec<Row>>);
+
+/// R3: each seqno of the past shows what was visible then, or is refused; what is at or above the oldest that a keyspace
+/// says it keeps is not.
+fn check_pasts(database: &Database, pasts: &[Past<'_>], what: &str) {
+    for stats in database.stats().keyspaces {
+        let keyspace = database.open_keyspace(&stats.name).unwrap();
+        let Some(oldest) = keyspace.oldest_seqno() else { continue };
+        for (seqno, held) in pasts {
+            let snapshot = match database.snapshot_at(*seqno) {
+                Ok(snapshot) => snapshot,
+                Err(Error::HistoryGone { .. }) => {
+                    assert!(*seqno < oldest, "{what}: {} keeps {oldest} and refuses {seqno}", stats.name);
+                    continue;
+                }
+                Err(error) => panic!("{what}: {error}"),
+            };
+            if snapshot.keeps(&keyspace) {
+                let expected = held.get(&KeyspaceId(stats.id)).map_or(&[][..], Vec::as_slice);
+                let found = rows_of(snapshot.iter(&keyspace));
+                assert!(found == expected, "{what}: {} as of {seqno} is not what it was", stats.name);
+            } else {
+                assert!(*seqno < oldest, "{what}: {} keeps {oldest} and refuses {seqno}", stats.name);
+            }
+        }
     }
 }
 

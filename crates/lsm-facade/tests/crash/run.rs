@@ -86,17 +86,27 @@ fn keyspace_options(name: &str, rng: &mut Rng) -> KeyspaceOptions {
     } else {
         &[Strategy::Leveled, Strategy::Leveled, Strategy::Tiered]
     };
-    KeyspaceOptions::default()
+    let strategy: Strategy;
+    let options = KeyspaceOptions::default()
         .memtable_bytes(memtable)
         .write_buffer_bytes(memtable * rng.within(1..4))
         .block_bytes(*rng.pick(&[512, 2048]))
         .table_bytes(*rng.pick(&[4 << 10, 16 << 10]))
         .filter_bits_per_key(*rng.pick(&[0, 10]))
         .compression(*rng.pick(&[Compression::None, Compression::Lz4]))
-        .strategy(*rng.pick(strategies))
+        .strategy({
+            strategy = *rng.pick(strategies);
+            strategy
+        })
         .level_zero_runs_max(*rng.pick(&[2, 4]))
         .level_base_bytes(4 << 10)
-        .level_size_ratio(*rng.pick(&[2, 4]))
+        .level_size_ratio(*rng.pick(&[2, 4]));
+    // Not drawn, so that the seeds of before stand for the runs of before.
+    match (strategy, memtable % 3) {
+        (Strategy::Fifo, _) | (_, 0) => options,
+        (_, 1) => options.history_writes(memtable / 16),
+        _ => options.history_bytes(4 * memtable),
+    }
 }
 
 /// What a step does.
@@ -236,6 +246,8 @@ struct Tick {
     returned: u64,
     /// Whether it and all before it are promised to survive a power cut.
     synced: bool,
+    /// What was visible when it returned.
+    seqno: u64,
 }
 
 /// A keyspace's life. Its creation is durable by itself, whatever becomes of the commits before it.
@@ -345,7 +357,8 @@ impl Run {
     }
 
     fn ticked(&mut self, begun: u64, synced: bool) {
-        let tick = Tick { at: self.next(), begun, returned: self.events(), synced };
+        let seqno = self.database.as_ref().map_or(0, |database| database.visible_seqno());
+        let tick = Tick { at: self.next(), begun, returned: self.events(), synced, seqno };
         self.ticks.push(tick);
     }
 
@@ -527,6 +540,21 @@ impl Run {
             self.keyspaces.insert(name, (database.open_keyspace(name).unwrap(), id));
         }
         self.database = Some(database);
+    }
+
+    /// Up to `count` seqnos of the run, none above `visible`, and what each of its keyspaces held then.
+    pub(crate) fn pasts(
+        &self,
+        visible: u64,
+        count: usize,
+        rng: &mut Rng,
+    ) -> Vec<(u64, &BTreeMap<KeyspaceId, Vec<Row>>)> {
+        // Of ticks that wrote nothing, the last shows what the seqno shows.
+        let ticks: BTreeMap<u64, SeqNo> = self.ticks.iter().map(|tick| (tick.seqno, tick.at)).collect();
+        let ticks: Vec<(u64, SeqNo)> = ticks.into_iter().filter(|(seqno, _)| (1..=visible).contains(seqno)).collect();
+        let pick = |_| ticks.get(rng.index(ticks.len().max(1))).copied();
+        let picked: Vec<(u64, SeqNo)> = (0..count).filter_map(pick).collect();
+        picked.into_iter().map(|(seqno, at)| (seqno, &self.history[at.get() as usize])).collect()
     }
 
     /// What the model says that the database may hold after the first `events` events, newest first.
