@@ -21,10 +21,10 @@ const TABLE_BYTES: u64 = 256 << 10;
 const EDITS: u64 = 1000;
 
 pub(crate) fn run(arguments: &Arguments, verdict: &mut Verdict) {
+    opening(arguments, verdict);
     for (keyspaces, tables) in [(1, 100), (1, 10_000), (1, 100_000), (10_000, 10_000)] {
         edits(arguments, keyspaces, tables, verdict);
     }
-    opening(arguments, verdict);
 }
 
 /// Flushes and compactions by turns: each compaction replaces a table of the last level by another.
@@ -38,9 +38,14 @@ fn edits(arguments: &Arguments, keyspaces: u32, tables: u64, verdict: &mut Verdi
             Change::CreateKeyspace { id: KeyspaceId(id), name, options: BTreeMap::new(), created_seqno: SeqNo::ZERO };
         first.changes.push(create);
     }
-    for number in 0..tables {
-        let keyspace = KeyspaceId(1 + (number % u64::from(keyspaces)) as u32);
-        first.changes.push(replace(keyspace, None, added(number, number)));
+    // A thousand a change: each change copies the level that it adds to.
+    for id in 1..=keyspaces {
+        let numbers: Vec<u64> = (u64::from(id) - 1..tables).step_by(keyspaces as usize).collect();
+        for numbers in numbers.chunks(1000) {
+            let added = numbers.iter().map(|&number| added(number, number)).collect();
+            let keyspace = KeyspaceId(id);
+            first.changes.push(Change::ReplaceTables { keyspace, removed: Vec::new(), added, flushed_seqno: None });
+        }
     }
     let options = ManifestOptions::default();
     let store = ManifestStore::create(&environment, dir.path(), options, &first).expect("a manifest can be made");
