@@ -64,7 +64,7 @@
 //! ```
 //!
 //! Reading order: [`options`] (who a table is), [`error`], `frame`, `block`, `index`, `filter`, `large`,
-//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], `check_ahead`,
+//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], `check_ahead`, `landmarks`,
 //! [`cursor`], [`block_cache`], [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
 
 mod block;
@@ -80,6 +80,7 @@ mod frame;
 pub mod fuzzing;
 mod index;
 pub mod inspect;
+mod landmarks;
 mod large;
 pub mod options;
 mod pinned;
