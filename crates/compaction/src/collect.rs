@@ -18,6 +18,8 @@
 //! nothing, so what it stands on stays as well. A range-delete is kept always and hides nothing here: what it covers is
 //! the readers' business.
 
+use std::ops::AddAssign;
+
 use internal_key::{Kind, SeqNo, Trailer};
 
 /// What becomes of an entry.
@@ -62,6 +64,15 @@ impl Collected {
     /// Entries not written.
     pub fn dropped(&self) -> u64 {
         self.seen() - self.kept
+    }
+}
+
+impl AddAssign for Collected {
+    fn add_assign(&mut self, other: Self) {
+        self.kept += other.kept;
+        self.hidden += other.hidden;
+        self.tombstones += other.tombstones;
+        self.duplicates += other.duplicates;
     }
 }
 

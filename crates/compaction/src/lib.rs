@@ -66,13 +66,14 @@
 //! ```
 //!
 //! Reading order: [`options`], [`plan`] (what a decision is), [`pick`] (how it is made), [`collect`] (what is kept),
-//! [`run`] (how it is carried out), [`schedule`], [`pace`].
+//! [`run`] (how it is carried out), [`parts`] (on several threads), [`schedule`], [`pace`].
 
 #![forbid(unsafe_code)]
 
 pub mod collect;
 pub mod options;
 pub mod pace;
+pub mod parts;
 pub mod pick;
 pub mod plan;
 pub mod run;
@@ -81,9 +82,13 @@ pub mod schedule;
 pub use collect::{Cause, Collected, Collector, Verdict};
 pub use options::{CompactionOptions, OptionOutOfRange, Strategy};
 pub use pace::{Debt, Limits, Load, Pace, RateLimiter, Throttle};
+pub use parts::{Landmark, Parts, PartsFailed, TakenPart, cut_keys, parts_for};
 pub use pick::{Demand, KeyRange, PickInput, Picker};
 pub use plan::{Busy, Conflict, OlderRuns, Plan, PlanKind, Reason};
-pub use run::{Control, Output, Outputs, Progress, RunError, merge_into_tables, next_level_bounds, remove_tables};
+pub use run::{
+    Cancel, Control, KeySpan, Output, Outputs, Progress, RunError, merge_into_tables, merge_part, next_level_bounds,
+    remove_tables, sync_tables,
+};
 pub use schedule::{
     BACK_OFF_FIRST, BACK_OFF_LONGEST, JobFailure, JobPanicked, JobSource, Scheduler, Scope, Wait, WaitError,
 };

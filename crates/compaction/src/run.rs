@@ -10,6 +10,8 @@
 //! - **C4** Cancelled or failed, nothing is left: the unfinished output's temporary file goes with its writer, and those
 //!   that already have their names are removed.
 //! - **M1** When [`merge_into_tables`] returns, every table is durable under its name. Nothing names them yet.
+//! - **R3** A job that is cut into parts ([`merge_part`], each over its own [`KeySpan`]) sees one floor and one set of
+//!   snapshots; its directory is synced once, when all parts are written ([`sync_tables`]).
 //! - **P8** Every failure is certain: the caller may try again, once there is room if [`RunError::is_out_of_space`].
 //!
 //! One output is open at a time, so that a job of any size needs one file descriptor for writing. Nothing is allocated
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use file_system::{FileError, FileSystem};
-use internal_key::{Cursor, Epoch, InternalKey, JobId, KeyspaceId, Level, TableId};
+use internal_key::{Cursor, Epoch, InternalKey, JobId, KeyspaceId, Level, SeqNo, TableId};
 use manifest::paths::table_name;
 use manifest::{DatabaseId, TableEntry};
 use sstable_format::{TableIdentity, TableOptions, TableSummary, TableWriter, WriteError};
@@ -79,9 +81,36 @@ pub struct Output<'a> {
     pub job: JobId,
     /// The tables that are merged; none for a flush.
     pub inputs: &'a [TableId],
+    /// Which user keys are written; the others belong to other parts of the job.
+    pub span: KeySpan<'a>,
 }
 
-/// How far a job is. Shared with whoever shows it.
+/// A range of user keys, whole keys only, so that all versions of one lie in one span (C3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeySpan<'a> {
+    /// Keys behind this one; `None`: from the first.
+    pub after: Option<&'a [u8]>,
+    /// Keys up to this one, itself included; `None`: to the last.
+    pub through: Option<&'a [u8]>,
+}
+
+impl<'a> KeySpan<'a> {
+    /// The span of part `part` of a job that is cut at `cuts`, ascending: one part more than there are cuts.
+    ///
+    /// # Panics
+    /// If there is no such part.
+    pub fn of_part(cuts: &'a [Box<[u8]>], part: usize) -> Self {
+        assert!(part <= cuts.len(), "part {part} of {}", cuts.len() + 1);
+        Self { after: part.checked_sub(1).map(|before| &*cuts[before]), through: cuts.get(part).map(|cut| &**cut) }
+    }
+
+    /// Whether it has keys between `min` and `max`, both inclusive.
+    pub fn overlaps(&self, min: &[u8], max: &[u8]) -> bool {
+        self.after.is_none_or(|after| *after < *max) && self.through.is_none_or(|through| *min <= *through)
+    }
+}
+
+/// How far a job is: all its parts together. Shared with whoever shows it.
 #[derive(Debug, Default)]
 pub struct Progress {
     entries_read: AtomicU64,
@@ -107,11 +136,36 @@ impl Progress {
     }
 }
 
+/// When a job is to give up: as soon as any of its flags is true. Whoever may end it has a flag of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Cancel<'a> {
+    flag: &'a AtomicBool,
+    or: Option<&'a Cancel<'a>>,
+}
+
+impl<'a> Cancel<'a> {
+    /// When `flag` is true.
+    pub fn when(flag: &'a AtomicBool) -> Self {
+        Self { flag, or: None }
+    }
+
+    /// When `flag` is true too.
+    pub fn or_when(&'a self, flag: &'a AtomicBool) -> Self {
+        Self { flag, or: Some(self) }
+    }
+
+    /// Whether the job is to give up.
+    pub fn is_set(&self) -> bool {
+        // Relaxed: seen a little later, the job gives up a little later.
+        self.flag.load(Ordering::Relaxed) || self.or.is_some_and(Cancel::is_set)
+    }
+}
+
 /// What a running job looks at besides its entries.
 #[derive(Clone, Copy)]
 pub struct Control<'a> {
-    /// The job gives up soon after this has become true.
-    pub cancel: &'a AtomicBool,
+    /// The job gives up soon after this is set.
+    pub cancel: Cancel<'a>,
     /// Told how far the job is.
     pub progress: &'a Progress,
     /// Called with the number of bytes about to be written since the last call, each time that at least
@@ -127,7 +181,7 @@ impl Control<'_> {
 }
 
 /// Tables that are durable under their names, and named by nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outputs {
     /// As the manifest will name them, ascending and disjoint. Empty if nothing was kept.
     pub tables: Vec<Arc<TableEntry>>,
@@ -136,6 +190,13 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// Adds what the next part of the same job has written.
+    pub fn append(&mut self, next: Self) {
+        self.tables.extend(next.tables);
+        self.collected += next.collected;
+        debug_assert!(self.tables.is_sorted_by(|left, right| left.max_key < right.min_key), "C3: parts are disjoint");
+    }
+
     /// Bytes of the tables.
     pub fn bytes(&self) -> u64 {
         self.tables.iter().map(|table| table.bytes).sum()
@@ -192,6 +253,32 @@ pub fn next_level_bounds<S>(plan: &Plan, version: &Version<S>) -> Vec<Box<[u8]>>
 /// # Panics
 /// If the cursor's entries are not in internal order (T1).
 pub fn merge_into_tables<C, F>(
+    cursor: C,
+    collector: &mut Collector<'_, F>,
+    output: &Output<'_>,
+    control: &Control<'_>,
+) -> Result<Outputs, RunError<C::Error>>
+where
+    C: Cursor,
+    F: FnMut(&[u8]) -> bool,
+{
+    let outputs = merge_part(cursor, collector, output, control)?;
+    sync_tables(output.files, output.dir, &outputs.tables).map_err(RunError::Install)?;
+    Ok(outputs)
+}
+
+/// Writes what `collector` keeps of the entries of `cursor` in [`Output::span`] into tables: one part of a job. They have
+/// their names when this returns, and are durable under them once [`sync_tables`] has succeeded for all parts (M1).
+///
+/// Parts may be written at the same time, each by its own cursor and collector; what one holds in memory does not depend
+/// on how large it is.
+///
+/// # Errors
+/// See [`RunError`]. Nothing of this part is left, as for [`merge_into_tables`]; other parts are the caller's.
+///
+/// # Panics
+/// If the cursor's entries are not in internal order (T1).
+pub fn merge_part<C, F>(
     mut cursor: C,
     collector: &mut Collector<'_, F>,
     output: &Output<'_>,
@@ -201,7 +288,16 @@ where
     C: Cursor,
     F: FnMut(&[u8]) -> bool,
 {
-    let mut job = Job { output, control, tables: Vec::new(), writer: None, unpaid: 0, counted: 0, next_bound: 0 };
+    let mut job = Job {
+        output,
+        control,
+        tables: Vec::new(),
+        writer: None,
+        unpaid: 0,
+        counted: 0,
+        told: Told::default(),
+        next_bound: 0,
+    };
     match job.run(&mut cursor, collector) {
         Ok(()) => {
             let collected = collector.collected();
@@ -212,6 +308,27 @@ where
             job.give_up();
             Err(error)
         }
+    }
+}
+
+/// Makes the names of a job's tables durable (M1): one sync of their directory, none if there is no table.
+///
+/// # Errors
+/// The sync failed: the tables are removed (C4), as far as that is possible.
+pub fn sync_tables(files: &dyn FileSystem, dir: &Path, tables: &[Arc<TableEntry>]) -> Result<(), FileError> {
+    if tables.is_empty() || planted_faults::planted("compaction-directory-not-synced") {
+        return Ok(());
+    }
+    files.sync_dir(dir).inspect_err(|_| remove_outputs(files, dir, tables))
+}
+
+/// C4: nothing is left of a job that failed.
+fn remove_outputs(files: &dyn FileSystem, dir: &Path, tables: &[Arc<TableEntry>]) {
+    if tables.is_empty() || planted_faults::planted("compaction-outputs-stay-after-failure") {
+        return;
+    }
+    if let Err(error) = remove_tables(files, dir, tables.iter().map(|table| table.id)) {
+        tracing::warn!(%error, "an output of a failed job stays until the next opening");
     }
 }
 
@@ -233,9 +350,15 @@ struct Job<'a> {
     unpaid: u64,
     /// Bytes of the finished tables.
     counted: u64,
+    /// What the progress was told so far.
+    told: Told,
     /// The first bound that does not lie before the last key written.
     next_bound: usize,
 }
+
+/// Entries read, bytes and tables written.
+#[derive(Default)]
+struct Told(u64, u64, u64);
 
 impl Job<'_> {
     fn run<C, F>(&mut self, cursor: &mut C, collector: &mut Collector<'_, F>) -> Result<(), RunError<C::Error>>
@@ -243,9 +366,20 @@ impl Job<'_> {
         C: Cursor,
         F: FnMut(&[u8]) -> bool,
     {
-        cursor.seek_to_first().map_err(RunError::Read)?;
+        let KeySpan { after, through } = self.output.span;
+        match after {
+            None => cursor.seek_to_first().map_err(RunError::Read)?,
+            Some(after) => {
+                // The last place that an entry of this key can have: one that lies there belongs to the part before.
+                cursor.seek(InternalKey::seek(after, SeqNo::ZERO)).map_err(RunError::Read)?;
+                while cursor.valid() && *cursor.user_key() == *after {
+                    cursor.next().map_err(RunError::Read)?;
+                }
+            }
+        }
+        let end = if planted_faults::planted("compaction-part-goes-on-into-the-next") { None } else { through };
         let mut read = 0_u64;
-        while cursor.valid() {
+        while cursor.valid() && end.is_none_or(|end| *cursor.user_key() <= *end) {
             if read.is_multiple_of(Control::LOOK_ENTRIES) {
                 self.look(read).ok_or(RunError::Cancelled)?;
             }
@@ -268,22 +402,23 @@ impl Job<'_> {
             cursor.next().map_err(RunError::Read)?;
         }
         self.end_table().map_err(give_reason)?;
-        self.look(read).ok_or(RunError::Cancelled)?;
-        if !self.tables.is_empty() && !planted_faults::planted("compaction-directory-not-synced") {
-            self.output.files.sync_dir(self.output.dir).map_err(RunError::Install)?;
-        }
-        Ok(())
+        self.look(read).ok_or(RunError::Cancelled)
     }
 
     /// Reports how far the job is; `None` if it is to give up.
-    fn look(&self, read: u64) -> Option<()> {
+    fn look(&mut self, read: u64) -> Option<()> {
         let progress = self.control.progress;
-        // Relaxed, all of them: figures for people, and a flag that may be seen a little later.
-        progress.entries_read.store(read, Ordering::Relaxed);
         let open = self.writer.as_ref().map_or(0, |open| open.writer.estimated_bytes());
-        progress.bytes_written.store(self.counted + open, Ordering::Relaxed);
-        progress.tables_written.store(self.tables.len() as u64, Ordering::Relaxed);
-        (!self.control.cancel.load(Ordering::Relaxed)).then_some(())
+        let now = Told(read, self.counted + open, self.tables.len() as u64);
+        let before = std::mem::replace(&mut self.told, now);
+        // Other parts add theirs. Wrapping, because an estimate of bytes may turn out to have been too large. Relaxed:
+        // figures for people.
+        let add =
+            |figure: &AtomicU64, now: u64, before: u64| figure.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        add(&progress.entries_read, self.told.0, before.0);
+        add(&progress.bytes_written, self.told.1, before.1);
+        add(&progress.tables_written, self.told.2, before.2);
+        (!self.control.cancel.is_set()).then_some(())
     }
 
     /// Ends the open table if it is full and `user_key` is not its last one (C3).
@@ -342,13 +477,7 @@ impl Job<'_> {
     /// C4: nothing is left.
     fn give_up(&mut self) {
         self.writer = None;
-        if planted_faults::planted("compaction-outputs-stay-after-failure") {
-            return;
-        }
-        let tables = self.tables.drain(..).map(|table| table.id);
-        if let Err(error) = remove_tables(self.output.files, self.output.dir, tables) {
-            tracing::warn!(job = %self.output.job, %error, "an output of a failed job stays until the next opening");
-        }
+        remove_outputs(self.output.files, self.output.dir, &std::mem::take(&mut self.tables));
     }
 }
 

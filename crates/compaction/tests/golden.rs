@@ -238,6 +238,8 @@ impl Keyspace {
             .option("snapshots")
             .map_or(Vec::new(), |text| text.split(',').map(|number| seqno(number.parse().unwrap())).collect());
         let readers = Readers { floor: seqno(command.option_or("floor", 0)), snapshots };
+        // A job's own.
+        self.store.progress = compaction::Progress::default();
         let outputs = self.store.carry_out(&plan, &readers, &|_| {}).unwrap();
         let mut drawn = format!("{plan}\n");
         if let Some(outputs) = &outputs {

@@ -11,8 +11,9 @@ use version_history::Version;
 use write_ahead_log::RecordKind;
 
 use crate::batch::WriteBatch;
+use crate::control::CompactionControl;
 use crate::core::{Core, EditError, KeyspaceShared, SuperVersion, memtable_options};
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, check_wanted, is_cancelled};
 use crate::options::{DatabaseBuilder, DatabaseOptions, KeyspaceOptions};
 use crate::stats::{Health, KeyspaceStats, Stats};
 use crate::{Error, Keyspace, Result, Snapshot};
@@ -347,8 +348,8 @@ impl Database {
     /// Keeps background jobs from being started until what this returns is dropped, and waits for those that run. For who
     /// needs the disk or the processors for a while. May be asked for several times at once.
     ///
-    /// Writes go on while there is memory for them; at a hard limit they fail instead of waiting for what does not come,
-    /// as does whoever waits for jobs (P9).
+    /// Writes go on while there is memory for them; at a hard limit they fail with [`Error::Suspended`] instead of waiting for
+    /// what does not come, as does whoever waits for jobs (P9).
     ///
     /// ```
     /// # fn main() -> lsm_facade::Result<()> {
@@ -478,14 +479,21 @@ impl Core {
         self.notify();
     }
 
-    /// Waits until everything of a keyspace up to `target` is in tables.
-    pub(crate) fn wait_for_flush(&self, keyspace: &Arc<KeyspaceShared>, target: SeqNo) -> Result<()> {
+    /// Waits until everything of a keyspace up to `target` is in tables, or `asked` is cancelled.
+    pub(crate) fn wait_for_flush(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        target: SeqNo,
+        asked: Option<&CompactionControl>,
+    ) -> Result<()> {
         let flushed = || keyspace.oldest_sealed().is_none_or(|oldest| oldest > target);
-        let waited = self.wait_for_jobs(Some(keyspace.id), |_| flushed() || keyspace.is_dropped());
+        let waited =
+            self.wait_for_jobs(Some(keyspace.id), |_| flushed() || keyspace.is_dropped() || is_cancelled(asked));
         if flushed() {
             return Ok(());
         }
         keyspace.check_alive()?;
+        check_wanted(asked)?;
         if let Some(cause) = self.pipeline.as_ref().and_then(|pipeline| pipeline.failure()) {
             return Err(Error::Failed { cause });
         }

@@ -18,6 +18,8 @@ use write_ahead_log::{HeaderFault, LogError, ReplayError};
 /// |---|---|
 /// | [`InvalidInput`](Error::InvalidInput), [`KeyTooLong`](Error::KeyTooLong), [`ValueTooLong`](Error::ValueTooLong), [`InvalidOption`](Error::InvalidOption) | mends the call |
 /// | [`NotFound`](Error::NotFound), [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NoSuchKeyspace`](Error::NoSuchKeyspace), [`KeyspaceDropped`](Error::KeyspaceDropped), [`HistoryGone`](Error::HistoryGone), [`NotYetVisible`](Error::NotYetVisible), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed) | decides |
+/// | [`Cancelled`](Error::Cancelled) | goes on: it was the caller's own wish |
+/// | [`Suspended`](Error::Suspended) | resumes background jobs, then tries again; nothing changed |
 /// | [`DiskFull`](Error::DiskFull), [`Io`](Error::Io) | tries again once the cause is gone; nothing changed (P8) |
 /// | [`Failed`](Error::Failed) | reopens the database; reads go on until then (P8) |
 /// | [`Corrupt`](Error::Corrupt), [`Unsupported`](Error::Unsupported) | reports; the files are as they were |
@@ -114,6 +116,15 @@ pub enum Error {
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
+    /// What was asked for was cancelled by whoever asked ([`CompactionControl`](crate::CompactionControl)). The database is
+    /// whole.
+    #[error("cancelled")]
+    Cancelled,
+    /// The call has to wait for background jobs, and they are suspended
+    /// ([`Database::suspend_background`](crate::Database::suspend_background)). Nothing changed; the same call succeeds
+    /// once they are resumed: by dropping every [`SuspendedBackground`](crate::SuspendedBackground).
+    #[error("background jobs are suspended: resume them and try again")]
+    Suspended,
     /// There was no room on the disk. Nothing changed; the same call succeeds once there is room.
     #[error("the disk is full: {source}")]
     DiskFull {
@@ -187,7 +198,7 @@ impl Error {
 
     /// Whether trying the same call again may succeed without reopening: nothing was changed (P8).
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::Locked { .. })
+        matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::Locked { .. } | Self::Suspended)
     }
 }
 

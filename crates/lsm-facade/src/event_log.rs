@@ -183,7 +183,7 @@ fn line_of(event: &Event<'_>, at: Duration) -> Value {
 }
 
 fn job_fields(job: u64, keyspace: &str, level: u8, ending: Ending, work: &Work, took: Duration) -> Value {
-    let Work { read_bytes, written_bytes, tables, entries } = *work;
+    let Work { read_bytes, written_bytes, tables, parts, helped, entries } = *work;
     let Collected { hidden, tombstones, duplicates, .. } = entries;
     json!({
         "job": job,
@@ -193,6 +193,8 @@ fn job_fields(job: u64, keyspace: &str, level: u8, ending: Ending, work: &Work, 
         "read_bytes": read_bytes,
         "written_bytes": written_bytes,
         "tables": tables,
+        "parts": parts,
+        "helped": helped,
         "hidden": hidden,
         "tombstones": tombstones,
         "duplicates": duplicates,

@@ -29,7 +29,7 @@ pub enum Ending {
     Installed,
     /// Nothing came of it: a clear or drop came in between, or there was nothing to write.
     Abandoned,
-    /// It failed, or was cancelled because the database closes. It leaves nothing behind.
+    /// It failed, or was cancelled: by who asked for it, or because the database closes. It leaves nothing behind.
     Failed,
 }
 
@@ -43,6 +43,10 @@ pub struct Work {
     pub written_bytes: u64,
     /// Tables that it wrote.
     pub tables: u64,
+    /// In how many parts, side by side if there were threads for it.
+    pub parts: u64,
+    /// How many of them others than its leader wrote: it began on one thread, others had time.
+    pub helped: u64,
     /// What became of the entries that it read: how many were kept, and how many dropped for which cause.
     pub entries: Collected,
 }
@@ -205,7 +209,8 @@ impl fmt::Display for Work {
             f,
             "{} bytes in, {} bytes in {} tables out, dropped {hidden} hidden, {tombstones} tombstones, {duplicates} twice",
             self.read_bytes, self.written_bytes, self.tables
-        )
+        )?;
+        if self.parts > 1 { write!(f, ", in {} parts", self.parts) } else { Ok(()) }
     }
 }
 

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use internal_key::Kind;
 use write_ahead_log::RecordKind;
 
+use crate::control::CompactionControl;
 use crate::core::{KeyspaceShared, last_seqno};
 use crate::database::Handle;
 use crate::iterator::{Iter, KeyBounds, RangeCursor, RangeView, owned_bounds, prefix_bounds};
+use crate::jobs::check_wanted;
 use crate::stats::KeyspaceStats;
 use crate::{Durability, KeyspaceOptions, Result, Slice};
 
@@ -188,6 +190,11 @@ impl Keyspace {
     /// # Errors
     /// What kept the flush from succeeding, as for [`insert`](Self::insert).
     pub fn flush(&self) -> Result<()> {
+        self.flush_unless(None)
+    }
+
+    /// [`flush`](Self::flush), given up when `asked` is cancelled: then the background completes it in its own time.
+    fn flush_unless(&self, asked: Option<&CompactionControl>) -> Result<()> {
         let core = &self.handle.core;
         core.writable()?;
         core.seal(&self.shared)?;
@@ -195,7 +202,7 @@ impl Keyspace {
         if let Some(target) = newest {
             self.shared.flush_through.fetch_max(target.get(), Ordering::Relaxed);
             core.request_job(&self.shared);
-            core.wait_for_flush(&self.shared, target)?;
+            core.wait_for_flush(&self.shared, target, asked)?;
         }
         core.shrink_log()
     }
@@ -206,11 +213,34 @@ impl Keyspace {
     /// # Errors
     /// What kept it from succeeding, as for [`insert`](Self::insert).
     pub fn compact_range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
+        self.compact_bounds(&range, None)
+    }
+
+    /// [`compact_range`](Self::compact_range) that `control` follows, and may cancel from any thread: see there.
+    ///
+    /// # Errors
+    /// As [`compact_range`](Self::compact_range), and [`Error::Cancelled`](crate::Error::Cancelled): what was compacted so
+    /// far stays so, nothing else has changed, and no table is left behind (C4).
+    pub fn compact_range_with<K: AsRef<[u8]>>(
+        &self,
+        range: impl RangeBounds<K>,
+        control: &CompactionControl,
+    ) -> Result<()> {
+        let _entered = self.handle.core.scheduler().map(|scheduler| control.enter(scheduler));
+        self.compact_bounds(&range, Some(control))
+    }
+
+    fn compact_bounds<K: AsRef<[u8]>>(
+        &self,
+        range: &impl RangeBounds<K>,
+        asked: Option<&CompactionControl>,
+    ) -> Result<()> {
+        check_wanted(asked)?;
         // What is visible now is in tables when the flush returns.
         let through = self.handle.core.visible().load();
-        self.flush()?;
+        self.flush_unless(asked)?;
         // The picker's bounds are inclusive: an excluded bound only makes it look at a table more.
-        let (start, end) = owned_bounds(&range);
+        let (start, end) = owned_bounds(range);
         let min = match &start {
             Bound::Included(key) | Bound::Excluded(key) => &**key,
             Bound::Unbounded => &[],
@@ -219,7 +249,7 @@ impl Keyspace {
             Bound::Included(key) | Bound::Excluded(key) => Some(&**key),
             Bound::Unbounded => None,
         };
-        self.handle.core.compact_range(&self.shared, min, max, through)
+        self.handle.core.compact_range(&self.shared, (min, max), through, asked)
     }
 
     /// [`compact_range`](Self::compact_range) over everything.

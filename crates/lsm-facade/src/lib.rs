@@ -31,6 +31,7 @@
 
 mod batch;
 pub mod batch_format;
+mod control;
 mod core;
 mod database;
 mod error;
@@ -60,6 +61,7 @@ pub use file_system::{Environment, LogFileWay};
 pub use sstable_format::{Access, Compression};
 
 pub use batch::WriteBatch;
+pub use control::{CompactionControl, CompactionProgress};
 pub use database::{Database, SuspendedBackground};
 pub use error::{Error, Result};
 pub use events::{Ending, Event, EventListener, Timeline, Work};

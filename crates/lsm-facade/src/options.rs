@@ -66,6 +66,8 @@ pub(crate) struct DatabaseOptions {
     pub(crate) idle_after: Option<Duration>,
     pub(crate) compaction_bytes_per_second: u64,
     pub(crate) event_log_bytes_max: u64,
+    /// `None`: as many as there are threads for it.
+    pub(crate) subcompactions_max: Option<usize>,
     pub(crate) listeners: Listeners,
 }
 
@@ -90,6 +92,7 @@ impl DatabaseBuilder {
             idle_after: Some(Duration::from_secs(1)),
             compaction_bytes_per_second: 0,
             event_log_bytes_max: 0,
+            subcompactions_max: None,
             listeners: Listeners::default(),
         };
         Self { path: path.to_owned(), options }
@@ -154,6 +157,15 @@ impl DatabaseBuilder {
     /// they are what writers wait for. Too low a rate holds writers up in the end (P10). Default: 0.
     pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
         self.options.compaction_bytes_per_second = bytes;
+        self
+    }
+
+    /// Into how many parts a large compaction may be cut, by keys, so that several threads write it at once: each part has
+    /// at least the [`table_bytes`](KeyspaceOptions::table_bytes) of its keyspace, and ends with a table that may not be
+    /// full. Each holds as much memory as a job of one part. 1 cuts none. 1 to 64. Default: as many as there are threads
+    /// that compact, which is one less than [`background_threads`](Self::background_threads) and on small machines one.
+    pub fn subcompactions_max(mut self, parts: usize) -> Self {
+        self.options.subcompactions_max = Some(parts);
         self
     }
 
@@ -291,6 +303,7 @@ impl DatabaseOptions {
     fn check(&self) -> Result<()> {
         in_range("open_tables_max", self.open_tables_max as u64, 8, 1 << 20)?;
         in_range("background_threads", self.background_threads as u64, 0, 64)?;
+        in_range("subcompactions_max", self.subcompactions_max.unwrap_or(1) as u64, 1, 64)?;
         in_range("log_segment_bytes", self.log_segment_bytes, 16 << 10, 1 << 30)?;
         in_range("log_bytes_max", self.log_bytes_max, 2 * self.log_segment_bytes, u64::MAX)?;
         if let Some(bytes) = self.large_batch_bytes {

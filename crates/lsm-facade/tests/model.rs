@@ -81,6 +81,7 @@ struct Config {
     event_log_bytes_max: u64,
     idle_after: Option<Duration>,
     compaction_bytes_per_second: u64,
+    subcompactions_max: usize,
 }
 
 impl Config {
@@ -100,11 +101,13 @@ impl Config {
             event_log_bytes_max: 0,
             idle_after: None,
             compaction_bytes_per_second: 0,
+            subcompactions_max: 1,
         };
         // Not drawn, so that the seeds of before stand for the runs of before.
         config.idle_after = config.log_bytes_max.is_multiple_of(2).then_some(Duration::ZERO);
         config.event_log_bytes_max = config.log_bytes_max % 5 / 4 * (8 << 10);
         config.compaction_bytes_per_second = config.log_bytes_max % 3 * (1 << 30);
+        config.subcompactions_max = 1 + (config.log_bytes_max / 2 % 4) as usize;
         config
     }
 
@@ -115,6 +118,7 @@ impl Config {
             .compact_when_idle_after(self.idle_after)
             .compaction_bytes_per_second(self.compaction_bytes_per_second)
             .event_log_bytes_max(self.event_log_bytes_max)
+            .subcompactions_max(self.subcompactions_max)
             .block_cache_bytes(self.cache_bytes)
             .open_tables_max(self.open_tables_max)
             .access(self.access)

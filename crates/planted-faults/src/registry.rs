@@ -514,6 +514,21 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p compaction --test run a_job_that_fails_anywhere_leaves_nothing",
     },
     Fault {
+        name: "compaction-part-goes-on-into-the-next",
+        breaks: "C3",
+        caught_by: "-p compaction --test run parts_write_what_the_whole_writes",
+    },
+    Fault {
+        name: "compaction-parts-go-on-after-a-failure",
+        breaks: "C4",
+        caught_by: "-p compaction --lib the_first_failure_stops_the_others",
+    },
+    Fault {
+        name: "compaction-parts-left-running",
+        breaks: "C4",
+        caught_by: "-p compaction --lib the_wait_lasts_as_long_as_a_part_runs",
+    },
+    Fault {
         name: "compaction-stripe-ends-before-its-snapshot",
         breaks: "C2",
         caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
@@ -542,6 +557,16 @@ pub const FAULTS: &[Fault] = &[
         name: "facade-new-tables-left-to-their-readers",
         breaks: "T2",
         caught_by: "-p lsm-facade --lib new_tables_are_checked_before_they_are_read",
+    },
+    Fault {
+        name: "facade-outputs-of-other-parts-stay",
+        breaks: "C4",
+        caught_by: "-p lsm-facade --test large_compactions a_part_that_fails_takes_the_others_outputs_along",
+    },
+    Fault {
+        name: "facade-cancel-wakes-nobody",
+        breaks: "P9",
+        caught_by: "hang: -p lsm-facade --test large_compactions cancelling_wakes_who_waits_for_a_job",
     },
     Fault {
         name: "facade-fence-skipped",

@@ -7,6 +7,9 @@ use crate::block::Layout;
 use crate::error::TableError;
 use crate::reader::TableReader;
 
+/// User keys, each with the number of data blocks whose entries lie at or before it. See [`TableReader::landmarks`].
+pub type Landmarks = Vec<(Box<[u8]>, u64)>;
+
 impl TableReader {
     /// At most `count` user keys that cut the table into pieces of as many blocks each, ascending, each with the number of
     /// data blocks whose entries lie at or before it. Neither the table's end nor its beginning is among them. The
@@ -16,13 +19,13 @@ impl TableReader {
     ///
     /// # Errors
     /// If the index cannot be read or is damaged.
-    pub fn landmarks(&self, count: usize) -> Result<Vec<(Box<[u8]>, u64)>, TableError> {
+    pub fn landmarks(&self, count: usize) -> Result<Landmarks, TableError> {
         let blocks = self.data_blocks();
         let pieces = (count as u64).saturating_add(1).min(blocks);
         // The last block of every piece but the last.
         let last_of = |piece: u64| (u128::from(blocks) * u128::from(piece) / u128::from(pieces)) as u64 - 1;
         let mut wanted = (1..pieces).map(last_of).peekable();
-        let mut found: Vec<(Box<[u8]>, u64)> = Vec::new();
+        let mut found = Landmarks::new();
         let mut keep = |key: Vec<u8>, ordinal: u64| match found.last_mut() {
             // One key that has more versions than a block holds: what lies at or before it ends with the last of them.
             Some((last, at_or_before)) if **last == *key => *at_or_before = ordinal + 1,

@@ -64,8 +64,8 @@
 //! ```
 //!
 //! Reading order: [`options`] (who a table is), [`error`], `frame`, `block`, `index`, `filter`, `large`,
-//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], `check_ahead`, `landmarks`,
-//! [`cursor`], [`block_cache`], [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
+//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], `check_ahead`,
+//! `landmarks`, [`cursor`], [`block_cache`], [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
 
 mod block;
 pub mod block_cache;
@@ -97,6 +97,7 @@ pub use cursor::TableCursor;
 pub use error::{Corruption, TableError, Unsupported, WriteError, WrongTable};
 pub use footer::{FORMAT_VERSION, TableHeader};
 pub use inspect::{BlockInfo, Detail, for_each_block, inspect};
+pub use landmarks::Landmarks;
 pub use options::{Access, Compression, Expected, ReadOptions, TableIdentity, TableOptions, TableSummary};
 pub use properties::{Properties, Superseded};
 pub use reader::{FileNumber, Found, TableReader, ValueRef, identify, read_header};

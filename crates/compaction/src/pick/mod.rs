@@ -14,6 +14,7 @@ pub mod fifo;
 pub mod leveled;
 pub mod tiered;
 
+mod ahead;
 mod range;
 
 use std::cmp::Reverse;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use internal_key::{Epoch, Level, SeqNo, TableId};
 use version_history::{Run, Table, Version};
 
+pub use ahead::bytes_ahead;
 pub use fifo::Fifo;
 pub use leveled::{LevelTargets, Leveled};
 pub use tiered::Tiered;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use compaction::{
-    Busy, Collector, CompactionOptions, Control, OlderRuns, Output, Outputs, Plan, PlanKind, Progress, RunError,
-    merge_into_tables, next_level_bounds,
+    Busy, Cancel, Collector, CompactionOptions, Control, KeySpan, Landmark, OlderRuns, Output, Outputs, Plan, PlanKind,
+    Progress, RunError, cut_keys, merge_into_tables, merge_part, next_level_bounds,
 };
 use file_system::{FileSystem, SimulatedFileSystem, Simulation};
 use internal_key::{Cursor, Epoch, JobId, KeyspaceId, Level, SeqNo, TableId, Trailer};
@@ -104,8 +104,7 @@ impl Store {
         cursor: C,
         collector: &mut Collector<'_, impl FnMut(&[u8]) -> bool>,
         place: (Level, Epoch),
-        inputs: &[TableId],
-        bounds: &[Box<[u8]>],
+        (inputs, bounds, span): (&[TableId], &[Box<[u8]>], KeySpan<'_>),
         before_write: &dyn Fn(u64),
     ) -> Result<Outputs, RunError<C::Error>> {
         let output = Output {
@@ -121,9 +120,15 @@ impl Store {
             epoch: place.1,
             job: JobId(self.next_job),
             inputs,
+            span,
         };
-        let control = Control { cancel: &self.cancel, progress: &self.progress, before_write };
-        merge_into_tables(cursor, collector, &output, &control)
+        let control = Control { cancel: Cancel::when(&self.cancel), progress: &self.progress, before_write };
+        // A flush is whole by itself.
+        if inputs.is_empty() {
+            merge_into_tables(cursor, collector, &output, &control)
+        } else {
+            merge_part(cursor, collector, &output, &control)
+        }
     }
 
     /// Writes memtables, newest first, as one run, dropping what the readers do not need.
@@ -136,7 +141,7 @@ impl Store {
     ) -> Result<Outputs, RunError<std::convert::Infallible>> {
         let mut older = OlderRuns::all(&self.version);
         let mut collector = Collector::new(readers.floor, &readers.snapshots, |key: &[u8]| older.may_hold(key));
-        self.write(MergeCursor::new(memtables), &mut collector, (level, epoch), &[], &[], &|_| {})
+        self.write(MergeCursor::new(memtables), &mut collector, (level, epoch), (&[], &[], KeySpan::default()), &|_| {})
     }
 
     /// Carries out a plan up to its edit.
@@ -146,19 +151,59 @@ impl Store {
         readers: &Readers,
         before_write: &dyn Fn(u64),
     ) -> Result<Option<Outputs>, RunError<TableError>> {
+        self.carry_out_in_parts(plan, readers, 1, before_write)
+    }
+
+    /// The same, cut into at most so many parts, one after the other.
+    pub(crate) fn carry_out_in_parts(
+        &self,
+        plan: &Plan,
+        readers: &Readers,
+        parts: usize,
+        before_write: &dyn Fn(u64),
+    ) -> Result<Option<Outputs>, RunError<TableError>> {
         if plan.kind != PlanKind::Merge {
             return Ok(None);
         }
         let ids: Vec<TableId> = plan.inputs.iter().map(|(_, id)| *id).collect();
-        let tables = self.version.tables().filter(|(_, table)| ids.contains(&table.id()));
-        let open = |entry| self.open_in(&*self.files, entry).map(|reader| reader.cursor_for_compaction());
-        let cursors: Result<Vec<_>, _> = tables.map(|(_, table)| open(&table.entry)).collect();
-        let cursors = cursors.map_err(RunError::Read)?;
-        let mut older = plan.older_runs(&self.version);
-        let mut collector = Collector::new(readers.floor, &readers.snapshots, |key: &[u8]| older.may_hold(key));
+        let tables: Vec<_> = self.version.tables().filter(|(_, table)| ids.contains(&table.id())).collect();
         let bounds = next_level_bounds(plan, &self.version);
+        let cuts = if parts > 1 { self.cuts(&tables, parts, &bounds) } else { Vec::new() };
         let place = (plan.output_level, plan.table_epoch);
-        self.write(MergeCursor::new(cursors), &mut collector, place, &ids, &bounds, before_write).map(Some)
+        let mut outputs = Outputs::default();
+        for part in 0..=cuts.len() {
+            let open = |entry| self.open_in(&*self.files, entry).map(|reader| reader.cursor_for_compaction());
+            let cursors: Result<Vec<_>, _> = tables.iter().map(|(_, table)| open(&table.entry)).collect();
+            let written = cursors.map_err(RunError::Read).and_then(|cursors| {
+                let mut older = plan.older_runs(&self.version);
+                let mut collector = Collector::new(readers.floor, &readers.snapshots, |key: &[u8]| older.may_hold(key));
+                let part = (&ids[..], &bounds[..], KeySpan::of_part(&cuts, part));
+                self.write(MergeCursor::new(cursors), &mut collector, place, part, before_write)
+            });
+            match written {
+                Ok(written) => outputs.append(written),
+                Err(error) => {
+                    let made = outputs.tables.iter().map(|table| table.id);
+                    compaction::remove_tables(&*self.files, &self.dir, made).unwrap();
+                    return Err(error);
+                }
+            }
+        }
+        compaction::sync_tables(&*self.files, &self.dir, &outputs.tables).map_err(RunError::Install)?;
+        Ok(Some(outputs))
+    }
+
+    fn cuts(&self, tables: &[(Level, &Arc<Table<()>>)], parts: usize, bounds: &[Box<[u8]>]) -> Vec<Box<[u8]>> {
+        let mut landmarks = Vec::new();
+        for (_, table) in tables {
+            let mut before = 0;
+            for (key, blocks) in self.open(&table.entry).landmarks(20).unwrap() {
+                landmarks.push(Landmark { key, bytes: blocks - before });
+                before = blocks;
+            }
+            landmarks.push(Landmark { key: table.entry.max_key.clone(), bytes: 1 });
+        }
+        cut_keys(landmarks, parts, bounds)
     }
 
     pub(crate) fn add_run(&mut self, level: Level, run: Epoch, tables: &[Arc<TableEntry>]) {

@@ -37,12 +37,15 @@ pub(super) struct CompactionClaim<'a> {
     pub(super) keyspace: Arc<KeyspaceShared>,
     pub(super) plan: Plan,
     pub(super) job: JobId,
+    /// Whether the caller of `compact_range` carries it out, and no worker.
+    led_by_caller: bool,
 }
 
 impl Drop for CompactionClaim<'_> {
     fn drop(&mut self) {
         let mut jobs = self.core.jobs.lock();
         jobs.compactions_running -= 1;
+        jobs.led_by_callers -= usize::from(self.led_by_caller);
         if let Some(busy) = jobs.compacting.get_mut(&self.keyspace.id) {
             busy.end(self.job);
             if busy.is_empty() {
@@ -126,7 +129,9 @@ impl Core {
         let job = self.next_job_id();
         busy.begin(job, &plan);
         jobs.compactions_running += 1;
-        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job })
+        let led_by_caller = matches!(demand, Demand::Range(_));
+        jobs.led_by_callers += usize::from(led_by_caller);
+        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job, led_by_caller })
     }
 
     /// Whether nothing of a range is left to compact, whatever runs elsewhere in the keyspace.

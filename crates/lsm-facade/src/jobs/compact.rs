@@ -11,27 +11,25 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use compaction::{Collector, Demand, Outputs, Plan, PlanKind};
-use internal_key::{JobId, KeyspaceId, TableId};
+use compaction::{Cancel, Demand, Plan, PlanKind};
+use internal_key::{JobId, KeyspaceId};
 use manifest::{Change, Edit};
-use merge_iterator::MergeCursor;
 
 use super::claim::CompactionClaim;
 use super::edit::ending;
 use super::queue::{Task, in_turn};
-use super::tables::Destination;
 use super::{Outcome, TaskError};
 use crate::Result;
+use crate::control::CompactionControl;
 use crate::core::{Core, KeyspaceShared, SuperVersion, Table};
 use crate::events::{Event, Work};
-use crate::source::{RunCursor, Source};
 
 impl Core {
     pub(super) fn compact_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         loop {
             let claim = {
                 let mut jobs = self.jobs.lock();
-                if jobs.compactions_running >= self.compactions_max() {
+                if jobs.compactions_running + jobs.helping >= self.compactions_max() {
                     return Ok(false);
                 }
                 let may_compact = |id: &&KeyspaceId| jobs.may_run(Task::Compaction(**id));
@@ -54,13 +52,18 @@ impl Core {
                 claim
             };
             let task = Task::Compaction(claim.keyspace.id);
-            self.compact_claimed(claim, cancel).map_err(|error| (task, error))?;
+            self.compact_claimed(claim, Cancel::when(cancel), None).map_err(|error| (task, error))?;
             return Ok(self.job_succeeded(task));
         }
     }
 
     /// Carries a claimed plan out, installs it and gives the claim back.
-    pub(super) fn compact_claimed(&self, claim: CompactionClaim<'_>, cancel: &AtomicBool) -> Result<Outcome> {
+    pub(super) fn compact_claimed(
+        &self,
+        claim: CompactionClaim<'_>,
+        cancel: Cancel<'_>,
+        asked: Option<&CompactionControl>,
+    ) -> Result<Outcome> {
         let keyspace = Arc::clone(&claim.keyspace);
         let (job, name, plan) = (claim.job, &*keyspace.name, claim.plan.clone());
         self.tell(&Event::CompactionBegun { job: job.get(), keyspace: name, plan: &plan });
@@ -69,7 +72,7 @@ impl Core {
         let mut took = Duration::ZERO;
         let outcome = self.guarded(|| {
             let began = self.environment.clock.monotonic();
-            let outcome = self.compact(&keyspace, &plan, job, &mut work, cancel);
+            let outcome = self.compact(&keyspace, (job, &plan), &mut work, (cancel, asked));
             took = self.environment.clock.monotonic().saturating_sub(began);
             outcome
         });
@@ -84,10 +87,9 @@ impl Core {
     fn compact(
         &self,
         keyspace: &Arc<KeyspaceShared>,
-        plan: &Plan,
-        job: JobId,
+        (job, plan): (JobId, &Plan),
         work: &mut Work,
-        cancel: &AtomicBool,
+        (cancel, asked): (Cancel<'_>, Option<&CompactionControl>),
     ) -> Result<Outcome> {
         let began = self.environment.clock.monotonic();
         tracing::info!(%job, keyspace = keyspace.name, %plan, "compaction begins");
@@ -99,14 +101,16 @@ impl Core {
         }
         let outputs = match plan.kind {
             PlanKind::Merge => {
-                let made = self.merge_tables(keyspace, &current, plan, &inputs, job, cancel)?;
+                let merged = self.merge_tables(keyspace, &current, (job, plan), &inputs, (cancel, asked))?;
                 *work = Work {
                     read_bytes: plan.input_bytes,
-                    written_bytes: made.bytes(),
-                    tables: made.tables.len() as u64,
-                    entries: made.collected,
+                    written_bytes: merged.outputs.bytes(),
+                    tables: merged.outputs.tables.len() as u64,
+                    parts: merged.parts,
+                    helped: merged.helped,
+                    entries: merged.outputs.collected,
                 };
-                made.tables
+                merged.outputs.tables
             }
             _ => Vec::new(),
         };
@@ -128,7 +132,7 @@ impl Core {
         let moved = |id| inputs.iter().find(|table| table.id() == id).cloned();
         let placed = places.into_iter().map(|place| (place.clone(), moved(place.table.id))).collect();
         let added = self.with_handles(keyspace, placed);
-        self.make_ready(&added, job, cancel);
+        self.make_ready(&added, job, &|| cancel.is_set());
         if let Err(refusal) = keyspace.history.install(|current| current.replace_tables(&removed, &added)) {
             tracing::info!(%job, keyspace = keyspace.name, %refusal, "compaction installed in the manifest alone");
         }
@@ -140,37 +144,6 @@ impl Core {
         let took = self.environment.clock.monotonic().saturating_sub(began);
         tracing::info!(%job, keyspace = keyspace.name, tables = outputs.len(), bytes, ?took, "compaction ends");
         Ok(Outcome::Done)
-    }
-
-    fn merge_tables(
-        &self,
-        keyspace: &Arc<KeyspaceShared>,
-        current: &Arc<SuperVersion>,
-        plan: &Plan,
-        inputs: &[Arc<Table>],
-        job: JobId,
-        cancel: &AtomicBool,
-    ) -> Result<Outputs> {
-        let mut sources = Vec::new();
-        for (_, run) in current.version().runs_newest_first() {
-            let chosen: Vec<Arc<Table>> = run
-                .tables()
-                .iter()
-                .filter(|table| inputs.iter().any(|input| input.id() == table.id()))
-                .cloned()
-                .collect();
-            if !chosen.is_empty() {
-                sources.push(Source::Run(RunCursor::for_compaction(&self.parts, &chosen)));
-            }
-        }
-        let merged = MergeCursor::new(sources);
-        let (floor, snapshots) = self.floor_and_registered(keyspace);
-        let mut older = plan.older_runs(current.version());
-        let mut collector = Collector::new(floor, &snapshots, |key: &[u8]| older.may_hold(key));
-        let ids: Vec<TableId> = plan.inputs.iter().map(|(_, id)| *id).collect();
-        let bounds = compaction::next_level_bounds(plan, current.version());
-        let to = Destination { level: plan.output_level, epoch: plan.table_epoch, job, inputs: &ids, bounds: &bounds };
-        self.write_tables(keyspace, merged, &mut collector, to, cancel)
     }
 }
 

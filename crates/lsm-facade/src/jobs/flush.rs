@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use compaction::{Collected, Collector, OlderRuns, Outputs};
+use compaction::{Cancel, Collected, Collector, KeySpan, OlderRuns, Outputs, Progress};
 use internal_key::{Epoch, JobId, Level, SeqNo};
 use manifest::{AddedTable, Change, Edit, TableEntry};
 use merge_iterator::MergeCursor;
@@ -38,7 +38,7 @@ impl Core {
             let keyspace = Arc::clone(&claim.keyspace);
             let parts = self.parts_due(&keyspace);
             claim.tried = !parts.is_empty();
-            let ended = claim.tried.then(|| self.guarded(|| self.flush_parts(&keyspace, &parts, cancel)));
+            let ended = claim.tried.then(|| self.guarded(|| self.flush_parts(&keyspace, &parts, Cancel::when(cancel))));
             drop(claim);
             self.update_pace(&keyspace);
             let task = Task::Flush(keyspace.id);
@@ -65,12 +65,7 @@ impl Core {
     }
 
     /// Makes tables of `parts`, the oldest sealed ones, and installs them (P4, P5, P6, M1).
-    fn flush_parts(
-        &self,
-        keyspace: &Arc<KeyspaceShared>,
-        parts: &[SealedPart],
-        cancel: &AtomicBool,
-    ) -> Result<Outcome> {
+    fn flush_parts(&self, keyspace: &Arc<KeyspaceShared>, parts: &[SealedPart], cancel: Cancel<'_>) -> Result<Outcome> {
         let (job, name) = (self.next_job_id(), &*keyspace.name);
         self.tell(&Event::FlushBegun { job: job.get(), keyspace: name, memtables: parts.len() });
         let (began, mut work) = (self.environment.clock.monotonic(), Work::default());
@@ -87,7 +82,7 @@ impl Core {
         keyspace: &Arc<KeyspaceShared>,
         parts: &[SealedPart],
         work: &mut Work,
-        cancel: &AtomicBool,
+        cancel: Cancel<'_>,
     ) -> Result<Outcome> {
         let began = self.environment.clock.monotonic();
         let Some(pipeline) = &self.pipeline else { return Err(Error::ReadOnly) };
@@ -105,6 +100,7 @@ impl Core {
         *work = Work {
             written_bytes: added.iter().map(|(place, _)| place.table.bytes).sum(),
             tables: added.len() as u64,
+            parts: 1,
             entries: collected,
             ..Work::default()
         };
@@ -135,7 +131,7 @@ impl Core {
             keyspace.end_operations(at);
         }
         let added = self.with_handles(keyspace, added);
-        self.make_ready(&added, job, cancel);
+        self.make_ready(&added, job, &|| cancel.is_set());
         let outcome = self.install_flush(keyspace, parts, &added);
         self.after_edit(&manifest);
         self.tell_edit(job, added.iter().map(|(place, _)| place), added.len(), 0);
@@ -155,7 +151,7 @@ impl Core {
         keyspace: &Arc<KeyspaceShared>,
         parts: &[SealedPart],
         below: Below,
-        cancel: &AtomicBool,
+        cancel: Cancel<'_>,
     ) -> Result<Option<Flush>> {
         let Some(last) = parts.iter().filter_map(last_seqno).max() else { return Ok(None) };
         let epoch = Epoch(last.get());
@@ -189,7 +185,9 @@ impl Core {
             for parts in flush_groups(&sealed) {
                 // The tables made so far are older than these parts, and no version holds them yet.
                 let below = if added.is_empty() { Below::Version } else { Below::Unknown };
-                if let Some(flush) = self.make_flush(self.next_job_id(), keyspace, &parts, below, &self.closed)? {
+                if let Some(flush) =
+                    self.make_flush(self.next_job_id(), keyspace, &parts, below, Cancel::when(&self.closed))?
+                {
                     added.extend(flush.added);
                 }
             }
@@ -218,7 +216,7 @@ impl Core {
         parts: &[SealedPart],
         below: Below,
         (job, epoch): (JobId, Epoch),
-        cancel: &AtomicBool,
+        cancel: Cancel<'_>,
     ) -> Result<Outputs> {
         let memtables = parts.iter().rev().filter_map(|part| match part {
             Sealed::Memtable(memtable) if !memtable.is_empty() => Some(Source::Memtable(memtable.cursor())),
@@ -230,8 +228,9 @@ impl Core {
         let mut older = OlderRuns::all(current.version());
         let mut collector =
             Collector::new(floor, &snapshots, |key: &[u8]| below == Below::Unknown || older.may_hold(key));
-        let to = Destination { level: Level::ZERO, epoch, job, inputs: &[], bounds: &[] };
-        self.write_tables(keyspace, merged, &mut collector, to, cancel)
+        let span = KeySpan::default();
+        let to = Destination { level: Level::ZERO, epoch, job, inputs: &[], bounds: &[], span };
+        self.write_tables(keyspace, merged, &mut collector, to, (cancel, &Progress::default()))
     }
 
     fn install_flush(

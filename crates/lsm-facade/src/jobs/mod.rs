@@ -16,13 +16,14 @@
 //! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
 //!
 //! Reading order: `queue` (what there is to do), `claim` (what a job has for itself), `run` (which job is next), then each
-//! kind: `log`, `operation`, `flush`, `compact`, `range`; what they share: `tables`, `edit`; and `wait`, `pace`, `tidy_up`.
+//! kind: `log`, `operation`, `flush`, `compact`, `merge`, `range`; what they share: `tables`, `edit`; and `wait`, `pace`, `tidy_up`.
 
 mod claim;
 mod compact;
 mod edit;
 mod flush;
 mod log;
+mod merge;
 mod operation;
 mod pace;
 mod queue;
@@ -36,6 +37,7 @@ use crate::Error;
 
 pub(crate) use self::pace::load_of;
 pub(crate) use self::queue::{Jobs, scope_of};
+pub(crate) use self::range::{check_wanted, is_cancelled};
 pub(crate) use self::run::JobsOf;
 pub(crate) use self::tables::{table_entry, table_options};
 

@@ -3,10 +3,10 @@
 //! - **P10** Writers are told after every change of a super version what it left to do.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use compaction::{Debt, Load, Pace};
+use compaction::{Cancel, Debt, Load, Pace};
 use internal_key::Level;
 use version_history::Sealed;
 
@@ -58,11 +58,11 @@ impl Core {
     }
 
     /// Waits until the rate of compactions lets `bytes` through, or until the job is cancelled.
-    pub(super) fn wait_for_rate(&self, bytes: u64, cancel: &AtomicBool) {
+    pub(super) fn wait_for_rate(&self, bytes: u64, cancel: Cancel<'_>) {
         /// How often a waiting job looks whether it is cancelled.
         const LOOK_EVERY: Duration = Duration::from_millis(10);
         let mut left = self.compaction_rate.take(bytes);
-        while !left.is_zero() && !cancel.load(Ordering::Relaxed) {
+        while !left.is_zero() && !cancel.is_set() {
             let step = left.min(LOOK_EVERY);
             self.environment.clock.sleep(step);
             left -= step;

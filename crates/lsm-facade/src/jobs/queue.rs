@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use compaction::{Busy, Scope};
 use internal_key::KeyspaceId;
 
+use super::merge::Merge;
 use crate::Error;
 
 /// What runs and what wants a look. Guarded by `Core::jobs`.
@@ -30,6 +32,12 @@ pub(crate) struct Jobs {
     pub(super) flushed_last: Option<KeyspaceId>,
     pub(super) compacted_last: Option<KeyspaceId>,
     pub(super) compactions_running: usize,
+    /// Those among them that a caller leads, and no worker.
+    pub(super) led_by_callers: usize,
+    /// Merges with parts that others may take.
+    pub(super) shared: Vec<Arc<Merge>>,
+    /// Workers that write a part of a merge that somebody else leads.
+    pub(super) helping: usize,
     pub(super) preparing_segment: bool,
     /// There was something to look at since everybody who waits for idleness was last told.
     pub(super) was_busy: bool,
@@ -124,9 +132,14 @@ impl Jobs {
         self.look_when_idle.remove(&keyspace);
     }
 
-    /// Flushes and compactions that run now.
+    /// Flushes and compactions that run now, and workers that help.
     pub(crate) fn running(&self) -> usize {
-        self.flushing.len() + self.compactions_running
+        self.flushing.len() + self.compactions_running + self.helping
+    }
+
+    /// Workers that compact now: those that lead, and those that help.
+    pub(super) fn workers_compacting(&self) -> usize {
+        self.compactions_running - self.led_by_callers + self.helping
     }
 
     /// Whether nothing waits to be looked at and nothing runs.

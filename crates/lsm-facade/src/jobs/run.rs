@@ -92,9 +92,11 @@ impl Core {
         self.jobs.lock().release_overdue();
         loop {
             // The manifest before compactions, of which there may always be one more: else a commit would have to fold it.
+            // Then what has begun before what has not: it is what others wait for.
             if self.finish_next_operation()?
                 || self.flush_next(cancel)?
                 || self.fold_manifest()?
+                || self.help_next(cancel)
                 || self.compact_next(cancel)?
             {
                 return Ok(true);

@@ -6,9 +6,8 @@
 //! - **R5** One handle for each table and process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use compaction::{Collector, Control, Output, Outputs, Progress, RunError};
+use compaction::{Cancel, Collector, Control, KeySpan, Output, Outputs, Progress, RunError};
 use internal_key::{Epoch, JobId, Level, TableId};
 use manifest::{AddedTable, TableEntry};
 use merge_iterator::MergeCursor;
@@ -30,17 +29,20 @@ pub(super) struct Destination<'a> {
     pub(super) inputs: &'a [TableId],
     /// Where tables of the level below end.
     pub(super) bounds: &'a [Box<[u8]>],
+    /// Which keys are written; all but in a job of several parts.
+    pub(super) span: KeySpan<'a>,
 }
 
 impl Core {
-    /// Writes the tables of a flush or compaction. Whatever the failure, none is left behind (C4).
+    /// Writes the tables of a flush, or of a part of a compaction: who leads that makes their names durable when all parts
+    /// are written. Whatever the failure, none is left behind (C4).
     pub(super) fn write_tables<F: FnMut(&[u8]) -> bool>(
         &self,
         keyspace: &KeyspaceShared,
         merged: MergeCursor<Source>,
         collector: &mut Collector<'_, F>,
         to: Destination<'_>,
-        cancel: &AtomicBool,
+        (cancel, progress): (Cancel<'_>, &Progress),
     ) -> Result<Outputs> {
         let tables_dir = self.paths.tables_dir();
         let output = Output {
@@ -56,8 +58,8 @@ impl Core {
             epoch: to.epoch,
             job: to.job,
             inputs: to.inputs,
+            span: to.span,
         };
-        let progress = Progress::default();
         // Flushes are not limited: they are what writers wait for.
         let is_compaction = !to.inputs.is_empty();
         let before_write = |bytes| {
@@ -65,8 +67,13 @@ impl Core {
                 self.wait_for_rate(bytes, cancel);
             }
         };
-        let control = Control { cancel, progress: &progress, before_write: &before_write };
-        compaction::merge_into_tables(merged, collector, &output, &control).map_err(|error| match error {
+        let control = Control { cancel, progress, before_write: &before_write };
+        let written = if is_compaction {
+            compaction::merge_part(merged, collector, &output, &control)
+        } else {
+            compaction::merge_into_tables(merged, collector, &output, &control)
+        };
+        written.map_err(|error| match error {
             RunError::Read(error) => error,
             RunError::Write(error) => error.into(),
             RunError::Install(error) => error.into(),
@@ -88,14 +95,12 @@ impl Core {
     /// of each block would fault its pages in and hash it (T2). A table that was only moved stays as it is.
     ///
     /// A failure is the readers' to report: whoever comes to that place meets it too.
-    pub(super) fn make_ready(&self, added: &[(AddedTable, Arc<Table>)], job: JobId, cancel: &AtomicBool) {
+    pub(super) fn make_ready(&self, added: &[(AddedTable, Arc<Table>)], job: JobId, cancelled: &dyn Fn() -> bool) {
         if planted_faults::planted("facade-new-tables-left-to-their-readers") {
             return;
         }
-        // Relaxed: whether to stop, nothing else.
-        let cancelled = || cancel.load(Ordering::Relaxed);
         for (_, table) in added.iter().filter(|(place, _)| place.table.job == job) {
-            let ready = self.reader(table).and_then(|reader| Ok(reader.check_ahead(&cancelled)?));
+            let ready = self.reader(table).and_then(|reader| Ok(reader.check_ahead(cancelled)?));
             if let Err(error) = ready {
                 tracing::warn!(%job, %error, "a new table is damaged, or cannot be opened");
             }

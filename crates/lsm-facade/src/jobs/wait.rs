@@ -48,6 +48,7 @@ impl Core {
             Ok(()) => Ok(()),
             Err(WaitError::Failed(failure)) => Err(Error::from_job(failure)),
             Err(WaitError::ShutDown) => Err(Error::Closed),
+            Err(WaitError::Suspended) => Err(Error::Suspended),
             Err(error) => Err(Error::InvalidInput { what: error.to_string() }),
         }
     }

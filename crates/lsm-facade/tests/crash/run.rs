@@ -33,6 +33,7 @@ pub(crate) struct Config {
     /// Whether what only idleness justifies is done whenever nothing else is.
     compacts_when_idle: bool,
     event_log_bytes_max: u64,
+    subcompactions_max: usize,
 }
 
 impl Config {
@@ -50,10 +51,12 @@ impl Config {
             synced_one_in: *rng.pick(&[0, 2, 6, 6, 30]),
             compacts_when_idle: false,
             event_log_bytes_max: 0,
+            subcompactions_max: 1,
         };
         // Not drawn, so that the seeds of before stand for the runs of before.
         config.compacts_when_idle = config.large_batch_bytes.is_multiple_of(2);
         config.event_log_bytes_max = config.large_batch_bytes % 7 / 6 * (8 << 10);
+        config.subcompactions_max = 1 + (config.large_batch_bytes / 2 % 3) as usize;
         config
     }
 
@@ -70,6 +73,7 @@ impl Config {
             .log_bytes_max(self.log_bytes_max)
             .event_log_bytes_max(self.event_log_bytes_max)
             .compact_when_idle_after(self.compacts_when_idle.then_some(Duration::ZERO))
+            .subcompactions_max(self.subcompactions_max)
             .large_batch_bytes(self.large_batch_bytes);
         match self.edit_file_bytes {
             Some(bytes) => builder.edit_file_bytes(bytes),
