@@ -1,6 +1,8 @@
 //! `loom`: the models of every concurrency protocol, in a build of their own.
 
-use crate::shell::{Outcome, TestCount, Workspace, cargo, run_tests, with_rustflags};
+use std::process::Command;
+
+use crate::shell::{Outcome, Workspace, build_executables, cargo, quick_to_build, run_tests_at_once, with_rustflags};
 
 /// How `loom` is run.
 #[derive(clap::Args, Default)]
@@ -20,7 +22,7 @@ pub(crate) struct Options {
 /// Runs `tests/loom_*.rs` of every crate with `--cfg loom`, optimised, in `target/loom`.
 pub(crate) fn run(options: &Options) -> Outcome {
     let workspace = Workspace::load()?;
-    let mut all = TestCount::default();
+    let mut runs = Vec::new();
     for package in &workspace.packages {
         if options.package.as_ref().is_some_and(|name| *name != package.name) {
             continue;
@@ -30,23 +32,30 @@ pub(crate) fn run(options: &Options) -> Outcome {
         if models.is_empty() {
             continue;
         }
-        let mut command = cargo(&["test", "--release", "--package", &package.name]);
+        let mut command = cargo(&["test", "--no-run", "--release", "--package", &package.name]);
         for model in models {
             command.args(["--test", model]);
         }
         command.arg("--target-dir").arg(workspace.target_dir.join("loom"));
-        command.args(options.only.as_slice()).args(["--", "--nocapture", "--test-threads=1"]);
         with_rustflags(&mut command, "--cfg loom");
         quick_to_build(&mut command);
-        // Loom says how many executions a model took, and at this level nothing else.
-        command.env("LOOM_LOG", "loom::model=info").env("NO_COLOR", "1");
-        if let Some(preemptions) = options.preemptions {
-            command.env("LOOM_MAX_PREEMPTIONS", preemptions.to_string());
-        } else if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
-            command.env("LOOM_MAX_PREEMPTIONS", "2");
+        for (_, executable) in build_executables(command)? {
+            let mut run = Command::new(executable);
+            run.args(options.only.as_slice()).args(["--nocapture", "--test-threads=1"]);
+            run.current_dir(&package.dir).env("CARGO_MANIFEST_DIR", &package.dir);
+            // Loom says how many executions a model took, and at this level nothing else.
+            run.env("LOOM_LOG", "loom::model=info").env("NO_COLOR", "1");
+            if let Some(preemptions) = options.preemptions {
+                run.env("LOOM_MAX_PREEMPTIONS", preemptions.to_string());
+            } else if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
+                run.env("LOOM_MAX_PREEMPTIONS", "2");
+            }
+            runs.push(run);
         }
-        all.add(run_tests(command, |line| line.starts_with("test ") || line.to_lowercase().contains("iterations"))?);
     }
+    // A model is one thread's work.
+    let wanted = |line: &str| line.starts_with("test ") || line.to_lowercase().contains("iterations");
+    let all = run_tests_at_once(runs, wanted)?;
     println!("loom: {} models passed", all.passed);
     if all.passed == 0 { Err("no model ran".to_string()) } else { Ok(()) }
 }
@@ -54,10 +63,4 @@ pub(crate) fn run(options: &Options) -> Outcome {
 /// Whether a target, as Cargo names it, is a loom model.
 fn is_model((kind, name): &(String, String)) -> bool {
     kind == "test" && name.starts_with("loom_")
-}
-
-/// A model needs optimised code, but not linking across crates or debug information.
-pub(crate) fn quick_to_build(command: &mut std::process::Command) {
-    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
-    command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
 }

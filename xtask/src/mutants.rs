@@ -1,23 +1,26 @@
 //! `mutants`: plants each fault of the registry and demands that the test named beside it fails.
 //!
 //! ```text
-//!   registry ─▶ build each named test once (--cfg mutants) ─▶ run it clean: must pass, and run at least one test
-//!                                                          └▶ run it with LSM_MUTANT=fault: must fail
+//!   registry ─▶ build each package's named tests at once (--cfg mutants)
+//!                 └─▶ as many runners as processors: run a test clean: must pass, and run at least one test
+//!                                                    run it with LSM_MUTANT=fault: must fail
 //! ```
 //!
 //! A failed test is caught; a crash or a test that does not end is caught only where the registry expects it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use planted_faults::{CatchingTest, FAULTS, Fault};
 
-use crate::loom::quick_to_build;
-use crate::shell::{Outcome, TestCount, Workspace, build_executables, cargo, with_rustflags};
+use crate::shell::{
+    Outcome, TestCount, Workspace, build_executables, cargo, processors, quick_to_build, with_rustflags,
+};
 
 /// How `mutants` is run.
 #[derive(clap::Args, Default)]
@@ -41,31 +44,125 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if faults.is_empty() {
         return Err("no planted fault is called so".to_string());
     }
-    // Faults that share a test share its build and its clean run.
-    let mut clean: HashMap<&str, (Selected, Duration)> = HashMap::new();
-    let mut missed = Vec::new();
-    for fault in &faults {
-        if !clean.contains_key(fault.caught_by) {
-            let selected = Selected::build(fault.catching_test()?, &workspace)?;
-            let (ending, took) = selected.run(None, Duration::from_secs(600))?;
-            if let Err(why) = passed(&ending) {
-                return Err(format!("`{}` without a fault: {why}", fault.caught_by));
+    let groups = groups(&faults)?;
+    let (sender, receiver) = mpsc::channel();
+    let receiver = Mutex::new(receiver);
+    let missed = Mutex::new(Vec::new());
+    // What is built is run while the next is built; a test seldom needs more than one processor.
+    let ended: Vec<Outcome> = thread::scope(|scope| {
+        let runner = || {
+            loop {
+                // In a statement of its own: the lock is not held while the tests run.
+                let next = receiver.lock().expect("no runner panics while it receives").recv();
+                let Ok((group, executables)) = next else { return Ok(()) };
+                let run: Run<'_> = (group, executables);
+                let missed_here = run_group(&run, &workspace)?;
+                missed.lock().expect("no runner panics while it adds").extend(missed_here);
             }
-            clean.insert(fault.caught_by, (selected, took));
-        }
-        let (selected, clean_time) = &clean[fault.caught_by];
-        let (ending, took) = selected.run(Some(fault.name), PATIENCE.max(*clean_time * 10))?;
-        let verdict = verdict(&ending, &selected.test);
-        let caught = if verdict.is_ok() { "caught" } else { "MISSED" };
-        let why = verdict.as_ref().map_or_else(|why| *why, |how| *how);
-        println!("{caught}  {:>6.1} s  {:<4} {:<46} {why}", took.as_secs_f64(), fault.breaks, fault.name);
-        if verdict.is_err() {
-            println!("        by: cargo test {}", fault.caught_by);
-            missed.push(fault.name);
-        }
-    }
+        };
+        let runners: Vec<_> = (0..processors()).map(|_| scope.spawn(runner)).collect();
+        let built = build_all(&groups, &workspace, &sender);
+        drop(sender);
+        let mut ended = vec![built];
+        ended.extend(runners.into_iter().map(|runner| runner.join().expect("a runner does not panic")));
+        ended
+    });
+    ended.into_iter().collect::<Outcome>()?;
+    let missed = missed.into_inner().expect("every runner has ended");
     println!("mutants: {} planted, {} caught", faults.len(), faults.len() - missed.len());
     if missed.is_empty() { Ok(()) } else { Err(format!("not caught: {}", missed.join(", "))) }
+}
+
+/// The faults that one test must catch: they share its build and its run without a fault.
+struct Group<'a> {
+    test: CatchingTest,
+    /// What of the package is built: `--lib`, or `--test` with the name after it.
+    target: Vec<&'static str>,
+    /// Names of tests, and what stood after `--`.
+    filters: Vec<&'static str>,
+    faults: Vec<&'a Fault>,
+}
+
+impl Group<'_> {
+    fn package(&self) -> &'static str {
+        self.test.arguments[1]
+    }
+}
+
+/// A group with the executables of its test.
+type Run<'a> = (&'a Group<'a>, Vec<PathBuf>);
+
+/// Groups in the order in which they are built: those of one package and one kind of build beside each other.
+fn groups<'a>(faults: &[&'a Fault]) -> Outcome<Vec<Group<'a>>> {
+    let mut groups: BTreeMap<(bool, &str, &str), Group<'a>> = BTreeMap::new();
+    for fault in faults {
+        let test = fault.catching_test()?;
+        let (target, filters) = split_arguments(&test.arguments[2..])?;
+        groups
+            .entry((test.loom, test.arguments[1], fault.caught_by))
+            .or_insert_with(|| Group { test, target, filters, faults: Vec::new() })
+            .faults
+            .push(fault);
+    }
+    Ok(groups.into_values().collect())
+}
+
+/// Builds what the groups need, one package and kind of build at a time, and hands each group on as soon as it can run.
+fn build_all<'a>(groups: &'a [Group<'a>], workspace: &Workspace, ready: &mpsc::Sender<Run<'a>>) -> Outcome {
+    for groups in groups.chunk_by(|left, right| (left.test.loom, left.package()) == (right.test.loom, right.package()))
+    {
+        let (loom, package) = (groups[0].test.loom, groups[0].package());
+        let mut command = cargo(&["test", "--no-run", "--quiet", "-p", package]);
+        let targets: BTreeSet<&[&str]> = groups.iter().map(|group| &group.target[..]).collect();
+        command.args(targets.into_iter().flatten());
+        if loom {
+            command.arg("--release").arg("--target-dir").arg(workspace.target_dir.join("mutants-loom"));
+            with_rustflags(&mut command, "--cfg mutants --cfg loom");
+            quick_to_build(&mut command);
+        } else {
+            command.arg("--target-dir").arg(workspace.target_dir.join("mutants"));
+            with_rustflags(&mut command, "--cfg mutants");
+        }
+        let built = build_executables(command)?;
+        for group in groups {
+            // Cargo names a library's tests after its crate.
+            let name = group.target.get(1).map_or_else(|| package.replace('-', "_"), |test| test.to_string());
+            let executables: Vec<PathBuf> =
+                built.iter().filter(|(target, _)| *target == name).map(|(_, path)| path.clone()).collect();
+            if executables.is_empty() {
+                return Err(format!("`cargo test {}` builds nothing to run", group.test.arguments.join(" ")));
+            }
+            // If every runner has ended, one of them says why.
+            let _ = ready.send((group, executables));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a group's test without a fault, then with each; returns the names of the faults that it does not catch.
+fn run_group((group, executables): &Run<'_>, workspace: &Workspace) -> Outcome<Vec<&'static str>> {
+    let package = workspace.package(group.package());
+    let dir = &package.ok_or_else(|| format!("{} is no package of this workspace", group.package()))?.dir;
+    let run = |fault, patience| run_test(executables, &group.filters, dir, fault, patience);
+    let test = group.test.arguments.join(" ");
+    let (ending, clean_time) = run(None, Duration::from_secs(600))?;
+    if let Err(why) = passed(&ending) {
+        return Err(format!("`{test}` without a fault: {why}"));
+    }
+    let mut missed = Vec::new();
+    for fault in &group.faults {
+        let (ending, took) = run(Some(fault.name), PATIENCE.max(clean_time * 10))?;
+        let verdict = verdict(&ending, &group.test);
+        let caught = if verdict.is_ok() { "caught" } else { "MISSED" };
+        let why = verdict.as_ref().map_or_else(|why| *why, |how| *how);
+        let mut line = format!("{caught}  {:>6.1} s  {:<4} {:<46} {why}", took.as_secs_f64(), fault.breaks, fault.name);
+        if verdict.is_err() {
+            line.push_str(&format!("\n        by: cargo test {test}"));
+            missed.push(fault.name);
+        }
+        println!("{line}");
+    }
+    Ok(missed)
 }
 
 /// How a test's process ended.
@@ -101,53 +198,26 @@ fn verdict(ending: &Ending, test: &CatchingTest) -> Result<&'static str, &'stati
     }
 }
 
-/// A catching test, built: what is run for each of its faults.
-struct Selected {
-    test: CatchingTest,
-    executables: Vec<PathBuf>,
-    /// Names of tests, and what stood after `--`.
-    filters: Vec<String>,
-    package_dir: PathBuf,
-}
-
-impl Selected {
-    fn build(test: CatchingTest, workspace: &Workspace) -> Outcome<Self> {
-        let (build, filters) = split_arguments(&test.arguments);
-        let name = build.get(1).ok_or("a fault names no package")?;
-        let package = workspace.package(name).ok_or_else(|| format!("{name} is no package of this workspace"))?;
-        let mut command = cargo(&["test", "--no-run", "--quiet"]);
-        command.args(&build);
-        if test.loom {
-            command.arg("--release").arg("--target-dir").arg(workspace.target_dir.join("mutants-loom"));
-            with_rustflags(&mut command, "--cfg mutants --cfg loom");
-            quick_to_build(&mut command);
-        } else {
-            command.arg("--target-dir").arg(workspace.target_dir.join("mutants"));
-            with_rustflags(&mut command, "--cfg mutants");
+/// Runs the executables until one does not succeed.
+fn run_test(
+    executables: &[PathBuf],
+    filters: &[&str],
+    dir: &Path,
+    fault: Option<&str>,
+    patience: Duration,
+) -> Outcome<(Ending, Duration)> {
+    let begun = Instant::now();
+    let mut all = TestCount::default();
+    for executable in executables {
+        let mut command = Command::new(executable);
+        command.args(filters).current_dir(dir).env("CARGO_MANIFEST_DIR", dir);
+        command.env("LSM_MUTANT", fault.unwrap_or_default()).env("LOOM_MAX_PREEMPTIONS", "2");
+        match run_bounded(command, patience)? {
+            Ending::Exit { code: Some(0), count } => all.add(count),
+            failed => return Ok((failed, begun.elapsed())),
         }
-        let executables: Vec<PathBuf> = build_executables(command)?.into_iter().map(|(_, path)| path).collect();
-        if executables.is_empty() {
-            return Err(format!("`cargo test {}` builds nothing to run", test.arguments.join(" ")));
-        }
-        let filters = filters.into_iter().map(str::to_string).collect();
-        Ok(Self { test, executables, filters, package_dir: package.dir.clone() })
     }
-
-    /// Runs the executables until one does not succeed.
-    fn run(&self, fault: Option<&str>, patience: Duration) -> Outcome<(Ending, Duration)> {
-        let begun = Instant::now();
-        let mut all = TestCount::default();
-        for executable in &self.executables {
-            let mut command = Command::new(executable);
-            command.args(&self.filters).current_dir(&self.package_dir).env("CARGO_MANIFEST_DIR", &self.package_dir);
-            command.env("LSM_MUTANT", fault.unwrap_or_default()).env("LOOM_MAX_PREEMPTIONS", "2");
-            match run_bounded(command, patience)? {
-                Ending::Exit { code: Some(0), count } => all.add(count),
-                failed => return Ok((failed, begun.elapsed())),
-            }
-        }
-        Ok((Ending::Exit { code: Some(0), count: all }, begun.elapsed()))
-    }
+    Ok((Ending::Exit { code: Some(0), count: all }, begun.elapsed()))
 }
 
 /// Runs a test's executable for at most `patience`.
@@ -179,22 +249,14 @@ fn run_bounded(mut command: Command, patience: Duration) -> Outcome<Ending> {
     }
 }
 
-/// Splits arguments of `cargo test` into those that select what is built, and those that the built tests get.
-fn split_arguments<'a>(arguments: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
-    let (mut build, mut filters) = (Vec::new(), Vec::new());
-    let mut words = arguments.iter().copied();
-    while let Some(word) = words.next() {
-        match word {
-            "--" => filters.extend(words.by_ref()),
-            "-p" | "--package" | "--test" | "--bin" | "--features" => {
-                build.push(word);
-                build.extend(words.next());
-            }
-            flag if flag.starts_with('-') => build.push(flag),
-            filter => filters.push(filter),
-        }
-    }
-    (build, filters)
+/// Splits what stands after the package into the target that is built and the arguments that the built test gets.
+fn split_arguments(arguments: &[&'static str]) -> Outcome<(Vec<&'static str>, Vec<&'static str>)> {
+    let (target, rest) = match arguments {
+        ["--lib", rest @ ..] => (vec!["--lib"], rest),
+        ["--test", name, rest @ ..] => (vec!["--test", *name], rest),
+        _ => return Err(format!("`{}` begins with neither --lib nor --test NAME", arguments.join(" "))),
+    };
+    Ok((target, rest.iter().copied().filter(|word| *word != "--").collect()))
 }
 
 #[cfg(test)]
@@ -203,10 +265,22 @@ mod tests {
 
     #[test]
     fn what_is_built_is_told_from_what_is_run() {
-        let (build, filters) = split_arguments(&["-p", "log", "--test", "replay", "torn_tail", "--", "--exact"]);
-        assert_eq!((build, filters), (vec!["-p", "log", "--test", "replay"], vec!["torn_tail", "--exact"]));
-        let (build, filters) = split_arguments(&["-p", "log", "--lib", "cut::tests"]);
-        assert_eq!((build, filters), (vec!["-p", "log", "--lib"], vec!["cut::tests"]));
+        let (target, filters) = split_arguments(&["--test", "replay", "torn_tail", "--", "--exact"]).unwrap();
+        assert_eq!((target, filters), (vec!["--test", "replay"], vec!["torn_tail", "--exact"]));
+        let (target, filters) = split_arguments(&["--lib", "cut::tests"]).unwrap();
+        assert_eq!((target, filters), (vec!["--lib"], vec!["cut::tests"]));
+        assert!(split_arguments(&["torn_tail"]).unwrap_err().contains("torn_tail"));
+    }
+
+    #[test]
+    fn faults_of_one_test_share_a_group_and_groups_of_one_build_lie_together() {
+        let groups = groups(&FAULTS.iter().collect::<Vec<_>>()).unwrap();
+        let faults: usize = groups.iter().map(|group| group.faults.len()).sum();
+        assert_eq!(faults, FAULTS.len());
+        let build = |group: &Group<'_>| (group.test.loom, group.package());
+        let builds = groups.chunk_by(|left, right| build(left) == build(right)).count();
+        let distinct: BTreeSet<_> = groups.iter().map(build).collect();
+        assert_eq!(builds, distinct.len());
     }
 
     #[test]

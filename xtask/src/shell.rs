@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 
 use serde_json::Value;
 
@@ -95,6 +97,48 @@ impl TestCount {
         self.failed += other.failed;
         self.ignored += other.ignored;
     }
+}
+
+/// How many processors this process may use.
+pub(crate) fn processors() -> usize {
+    thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Runs commands that run tests, as many at once as there are processors; shows and counts as [`run_tests`] does, what
+/// one command printed as one piece.
+pub(crate) fn run_tests_at_once(commands: Vec<Command>, show: impl Fn(&str) -> bool + Sync) -> Outcome<TestCount> {
+    let queue = Mutex::new(commands.into_iter());
+    let runner = || -> Outcome<TestCount> {
+        let mut count = TestCount::default();
+        loop {
+            // In a statement of its own: the lock is not held while the tests run.
+            let next = queue.lock().expect("nobody panics while taking a command").next();
+            let Some(mut command) = next else { return Ok(count) };
+            let line = drawn(&command);
+            eprintln!("$ {line}");
+            let output = command.stderr(Stdio::inherit()).output();
+            let output = output.map_err(|error| format!("`{line}` could not be started: {error}"))?;
+            let all = String::from_utf8_lossy(&output.stdout);
+            let mut counted = TestCount::default();
+            all.lines().for_each(|line| counted.add_line(line));
+            if !output.status.success() {
+                print!("{all}");
+                return Err(format!("`{line}` failed ({}; {} failed)", output.status, counted.failed));
+            }
+            let shown: String = all.split_inclusive('\n').filter(|line| show(line)).collect();
+            print!("{shown}");
+            count.add(counted);
+        }
+    };
+    let ended: Vec<Outcome<TestCount>> = thread::scope(|scope| {
+        let runners: Vec<_> = (0..processors()).map(|_| scope.spawn(runner)).collect();
+        runners.into_iter().map(|runner| runner.join().expect("a runner does not panic")).collect()
+    });
+    let mut all = TestCount::default();
+    for count in ended {
+        all.add(count?);
+    }
+    Ok(all)
 }
 
 /// Runs a command that runs tests, shows the lines of its output that `show` wants, and counts the tests.
@@ -219,12 +263,19 @@ pub(crate) fn expect_test(package: &str, test: &str) -> Outcome {
     Err(format!("package {package} has no test called `{test}`"))
 }
 
+/// Optimised code for tests, without what costs building most: linking across crates and debug information.
+pub(crate) fn quick_to_build(command: &mut Command) {
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+}
+
 /// Runs an integration test of the facade, optimised and with all that it prints; `variables` say how much of it.
 pub(crate) fn run_facade_test(test: &str, variables: &[(&str, u64)]) -> Outcome {
     const PACKAGE: &str = "lsm-facade";
     expect_test(PACKAGE, test)?;
     let mut command = cargo(&["test", "--release", "--package", PACKAGE, "--test", test, "--", "--nocapture"]);
     command.envs(variables.iter().map(|(name, value)| (name, value.to_string())));
+    quick_to_build(&mut command);
     let count = run_tests(command, |_| true)?;
     if count.passed == 0 { Err(format!("no {test} test ran")) } else { Ok(()) }
 }

@@ -1,7 +1,6 @@
 //! `stress`: many threads on one database, for as long as one likes.
 
-use crate::loom::quick_to_build;
-use crate::shell::{Outcome, Workspace, cargo, expect_test, run_tests, with_rustflags};
+use crate::shell::{Outcome, Workspace, cargo, expect_test, quick_to_build, run_tests, with_rustflags};
 
 /// How `stress` is run.
 #[derive(clap::Args)]
