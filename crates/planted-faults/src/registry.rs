@@ -424,6 +424,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p version-history --test snapshots",
     },
     Fault {
+        name: "commit-pipeline-gathers-nobody",
+        breaks: "P7",
+        caught_by: "-p commit-pipeline --lib a_leader_that_gathers_answers_also_who_comes_meanwhile",
+    },
+    Fault {
         name: "commit-pipeline-acknowledged-behind-a-hole",
         breaks: "P3",
         caught_by: "loom: -p commit-pipeline --test loom_publish",
