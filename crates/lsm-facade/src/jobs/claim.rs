@@ -65,6 +65,15 @@ impl Drop for PreparingClaim<'_> {
     }
 }
 
+/// The sync of full segments, until this is dropped.
+pub(super) struct SyncingClaim<'a>(pub(super) &'a Core);
+
+impl Drop for SyncingClaim<'_> {
+    fn drop(&mut self) {
+        self.0.jobs.lock().syncing_segments = false;
+    }
+}
+
 impl Core {
     /// The next keyspace that may need a flush, marked as flushing (P6).
     pub(super) fn claim_flush(&self) -> Option<FlushClaim<'_>> {

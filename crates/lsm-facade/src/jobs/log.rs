@@ -3,7 +3,7 @@
 //! - **L1** Pages are populated, the next segment is ready, full segments are synced.
 //! - **L5** While the log is larger than its limit, the keyspace that keeps its oldest segment is flushed.
 
-use super::claim::PreparingClaim;
+use super::claim::{PreparingClaim, SyncingClaim};
 use super::queue::Task;
 use crate::Result;
 use crate::core::{Core, KeyspaceShared};
@@ -17,12 +17,24 @@ impl Core {
         if let Some(position) = wanted {
             log.populate_ahead(position);
         }
+        // Before the sync of the full ones, which may take as long as the writers need to fill the next.
+        let prepared = self.prepare_segment();
+        let synced = self.sync_full_segments()?;
+        Ok(prepared? || synced)
+    }
+
+    fn sync_full_segments(&self) -> Result<bool> {
+        let Some(pipeline) = &self.pipeline else { return Ok(false) };
+        let log = pipeline.journal();
         let before = log.durable();
         let logged = pipeline.logged();
-        if before.segment < logged.segment {
-            log.sync_sealed(logged)?;
+        // Whoever came second would only wait for the first.
+        if before.segment >= logged.segment || std::mem::replace(&mut self.jobs.lock().syncing_segments, true) {
+            return Ok(false);
         }
-        Ok(self.prepare_segment()? || log.durable() > before)
+        let _claim = SyncingClaim(self);
+        log.sync_sealed(logged)?;
+        Ok(log.durable() > before)
     }
 
     fn prepare_segment(&self) -> Result<bool> {

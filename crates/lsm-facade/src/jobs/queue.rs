@@ -39,6 +39,8 @@ pub(crate) struct Jobs {
     /// Workers that write a part of a merge that somebody else leads.
     pub(super) helping: usize,
     pub(super) preparing_segment: bool,
+    /// Whether a job syncs full segments.
+    pub(super) syncing_segments: bool,
     /// There was something to look at since everybody who waits for idleness was last told.
     pub(super) was_busy: bool,
     /// Why tasks failed that have not succeeded since.
