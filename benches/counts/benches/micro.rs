@@ -121,6 +121,8 @@ fn versions(c: &mut Criterion) {
         options: &options,
         oldest_sealed_epoch: None,
         demand: Demand::Steady,
+        now_unix_ms: 0,
+        reads: &[],
     };
     c.bench_function("compaction/pick among 1002 tables", |b| b.iter(|| pick(black_box(&input)).is_some()));
     c.bench_function("compaction/targets of 1002 tables", |b| {

@@ -317,5 +317,6 @@ pub fn table_entry(id: u64) -> TableEntry {
         epoch: Epoch(1),
         job: JobId(id),
         seqno_base: 0,
+        newest_unix_ms: 0,
     }
 }

@@ -152,6 +152,7 @@ fn added(id: u64, place: u64) -> AddedTable {
         logical_bytes: TABLE_BYTES,
         job: JobId(id + 1),
         seqno_base: 0,
+        newest_unix_ms: 0,
     };
     AddedTable { level: Level::LAST, run: Epoch(1), table: Arc::new(table) }
 }

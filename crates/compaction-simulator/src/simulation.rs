@@ -193,6 +193,8 @@ impl<'a> Simulation<'a> {
                 options: &self.setup.options,
                 oldest_sealed_epoch: None,
                 demand: Demand::Steady,
+                now_unix_ms: 0,
+                reads: &[],
             });
             let Some(plan) = plan else { break };
             self.begin_compaction(plan);

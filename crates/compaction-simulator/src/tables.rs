@@ -153,6 +153,7 @@ impl Outputs<'_> {
             epoch: self.epoch,
             job: JobId(0),
             seqno_base: 0,
+            newest_unix_ms: 0,
         });
         let place = AddedTable { level: self.level, run: self.run, table };
         let handle = handle(&place, entries.into());

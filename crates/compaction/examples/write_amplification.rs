@@ -51,6 +51,7 @@ impl Simulation {
                     epoch,
                     job: JobId(0),
                     seqno_base: 0,
+                    newest_unix_ms: 0,
                 })
             })
             .collect()
@@ -92,6 +93,8 @@ impl Simulation {
             options: &self.options,
             oldest_sealed_epoch: None,
             demand: Demand::Steady,
+            now_unix_ms: 0,
+            reads: &[],
         })
     }
 }

@@ -32,7 +32,7 @@
 //!         min_key: (*b"a").into(), max_key: (*b"z").into(),
 //!         // What picking does not look at:
 //!         checksum: 0, min_seqno: SeqNo::ZERO, max_seqno: SeqNo::ZERO, entries: 1, tombstones: 0,
-//!         logical_bytes: 1 << 20, job: JobId(0), seqno_base: 0,
+//!         logical_bytes: 1 << 20, job: JobId(0), seqno_base: 0, newest_unix_ms: 0,
 //!     });
 //!     let handle = Arc::new(Table::new(KeyspaceId(1), table.clone(), (), Weak::<Nobody>::new()));
 //!     added.push((AddedTable { level: Level::ZERO, run: Epoch(number), table }, handle));
@@ -43,6 +43,7 @@
 //! let options = CompactionOptions { formats: [0, 0, 1, 1, 1, 1, 1], ..CompactionOptions::default() };
 //! let plan = pick::pick(&PickInput {
 //!     version: &version, busy: &Busy::new(), options: &options, oldest_sealed_epoch: None, demand: Demand::Steady,
+//!     now_unix_ms: 0, reads: &[],
 //! });
 //! assert_eq!(plan.unwrap().to_string(), "merge L0 t3 t2 t1 -> L6 e1 [a..z]: 3 runs in L0");
 //! # Ok::<(), version_history::VersionRefusal>(())
@@ -83,7 +84,7 @@ pub use collect::{Cause, Collected, Collector, Verdict};
 pub use options::{CompactionOptions, OptionOutOfRange, Strategy};
 pub use pace::{Debt, Limits, Load, Pace, RateLimiter, Throttle};
 pub use parts::{Landmark, Parts, PartsFailed, TakenPart, cut_keys, parts_for};
-pub use pick::{Demand, KeyRange, PickInput, Picker};
+pub use pick::{Demand, KeyRange, PickInput, Picker, SEEK_BYTES, TableReads};
 pub use plan::{Busy, Conflict, OlderRuns, Plan, PlanKind, Reason};
 pub use run::{
     Cancel, Control, KeySpan, Output, Outputs, Progress, RunError, merge_into_tables, merge_part, next_level_bounds,

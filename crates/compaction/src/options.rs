@@ -11,8 +11,8 @@ pub enum Strategy {
     Leveled,
     /// Several runs per level, merged into the next level when there are enough: less to write, more runs to read.
     Tiered,
-    /// The oldest run is dropped when the keyspace grows past a size: a bounded log or cache. **Loses data by design**,
-    /// also data that a snapshot could see.
+    /// The oldest run is dropped when the keyspace grows past a size, or when the run is past an age: a bounded log or
+    /// cache. **Loses data by design**, also data that a snapshot could see.
     Fifo,
 }
 
@@ -43,6 +43,9 @@ pub struct CompactionOptions {
     pub tier_runs_max: u32,
     /// [`Strategy::Fifo`]: the most bytes that the tables of the keyspace should have.
     pub fifo_bytes_max: u64,
+    /// [`Strategy::Fifo`]: the age in milliseconds past which a run is dropped, counted from its newest row
+    /// ([`TableEntry::newest_unix_ms`](manifest::TableEntry::newest_unix_ms)); 0 for none.
+    pub fifo_age_ms_max: u64,
 }
 
 impl Default for CompactionOptions {
@@ -58,6 +61,7 @@ impl Default for CompactionOptions {
             formats: [0; Level::COUNT],
             tier_runs_max: 4,
             fifo_bytes_max: 1 << 30,
+            fifo_age_ms_max: 0,
         }
     }
 }

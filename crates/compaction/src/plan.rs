@@ -84,6 +84,18 @@ pub enum Reason {
         /// Among how many entries.
         entries: u64,
     },
+    /// The newest row of a run is older than rows should be.
+    Age {
+        /// How old it is, in milliseconds; of several runs in the newest.
+        age_ms: u64,
+        /// How old it may be.
+        limit_ms: u64,
+    },
+    /// Places were sought in tables that it does away with, as often as to have cost what the merge costs.
+    Reads {
+        /// How often.
+        seeks: u64,
+    },
     /// Nothing presses, and fewer runs read faster.
     Idle,
     /// Somebody asked for a range of keys to be compacted.
@@ -102,6 +114,8 @@ impl fmt::Display for Reason {
             Self::History { level, expired, entries } => {
                 write!(f, "{expired} of {entries} entries in {level} are history that is kept no longer")
             }
+            Self::Age { age_ms, limit_ms } => write!(f, "newest row {age_ms} ms old, limit {limit_ms}"),
+            Self::Reads { seeks } => write!(f, "{seeks} seeks paid for it"),
             Self::Idle => f.write_str("idle"),
             Self::Range => f.write_str("range asked for"),
         }

@@ -83,6 +83,9 @@ pub struct Output<'a> {
     pub inputs: &'a [TableId],
     /// Which user keys are written; the others belong to other parts of the job.
     pub span: KeySpan<'a>,
+    /// What every output is recorded with ([`TableEntry::newest_unix_ms`]): for a merge the largest among its inputs, for a
+    /// flush the present time, or 0 where nobody asks for it.
+    pub newest_unix_ms: u64,
 }
 
 /// A range of user keys, whole keys only, so that all versions of one lie in one span (C3).
@@ -510,5 +513,6 @@ fn entry(summary: TableSummary, id: TableId, output: &Output<'_>) -> TableEntry 
         job: output.job,
         // Inputs were read with their bases added.
         seqno_base: 0,
+        newest_unix_ms: output.newest_unix_ms,
     }
 }

@@ -8,20 +8,20 @@ use std::sync::atomic::Ordering;
 
 use common::{Entry, Readers, Store, seqno};
 use compaction::pick::{self, LevelTargets};
-use compaction::{CompactionOptions, Demand, KeyRange, PickInput, Plan, PlanKind, Strategy};
+use compaction::{CompactionOptions, Demand, KeyRange, PickInput, Plan, PlanKind, Strategy, TableReads};
 use internal_key::{Epoch, JobId, Kind, Level, SeqNo, TableId, Trailer};
 use manifest::TableEntry;
 use merge_iterator::SliceCursor;
 use test_support::{Command, Fixture, unescape};
 
 /// ```text
-/// options strategy=leveled l0=4 base=1000 multiplier=10 tiers=4 fifo=1000 merge=10000 formats=0011111 table=100
-/// define             one line a run: `L0 e7: t4[a..c]=100 t5[d..f]=100!3`: bytes, and how many tombstones
-/// pick [idle] [range=a..c] [sealed=8] [rewrite=9]
+/// options strategy=leveled l0=4 base=1000 multiplier=10 tiers=4 fifo=1000 age=800 merge=10000 formats=0011111 table=100
+/// define             one line a run: `L0 e7: t4[a..c]=100 t5[d..f]=100!3@7`: bytes, how many tombstones, when written
+/// pick [idle] [range=a..c] [sealed=8] [rewrite=9] [now=1000] [reads=4:100,5:20]
 /// begin ...          the same, and a job begins that carries it out
 /// install job 9[a..c]=100   ends a job with these outputs (a move needs none)
 /// fail job           ends a job without
-/// targets, debt, show
+/// targets, debt, show, expires
 /// ```
 /// and on real tables:
 /// ```text
@@ -64,6 +64,10 @@ impl Fixture for Keyspace {
             }
             "targets" => self.targets(),
             "debt" => format!("{}\n", pick::pending_bytes(&self.store.version, &self.store.options)),
+            "expires" => match pick::expires_at_unix_ms(&self.store.version, &self.store.options) {
+                Some(time) => format!("{time}\n"),
+                None => "never\n".to_owned(),
+            },
             "show" => self.store.version.to_string(),
             "write" => self.write(command),
             "compact" => self.compact(command),
@@ -78,11 +82,12 @@ fn keys(command: &Command, text: &str) -> (Vec<u8>, Vec<u8>) {
     (bytes(min), bytes(max))
 }
 
-/// `t4[a..c]=100!3`
+/// `t4[a..c]=100!3@7`
 fn table(command: &Command, text: &str) -> TableEntry {
     let wrong = || -> ! { panic!("line {}: no table: {text}", command.line_number()) };
     let Some((id, rest)) = text.trim_start_matches('t').split_once('[') else { wrong() };
     let Some((range, size)) = rest.split_once(']') else { wrong() };
+    let (size, time) = size.split_once('@').unwrap_or((size, "0"));
     let (bytes, tombstones) =
         size.trim_start_matches('=').split_once('!').unwrap_or((size.trim_start_matches('='), "0"));
     let (min_key, max_key) = keys(command, range);
@@ -101,6 +106,7 @@ fn table(command: &Command, text: &str) -> TableEntry {
         epoch: Epoch(0),
         job: JobId(0),
         seqno_base: 0,
+        newest_unix_ms: time.parse().unwrap_or_else(|_| wrong()),
     }
 }
 
@@ -132,6 +138,7 @@ impl Keyspace {
             idle_bytes_max: command.option_or("idle", before.idle_bytes_max),
             tier_runs_max: command.option_or("tiers", before.tier_runs_max),
             fifo_bytes_max: command.option_or("fifo", before.fifo_bytes_max),
+            fifo_age_ms_max: command.option_or("age", before.fifo_age_ms_max),
             formats: command.option("formats").map_or(before.formats, |text| {
                 let digits: Vec<u8> = text.bytes().map(|digit| digit - b'0').collect();
                 digits.try_into().expect("a digit for each level")
@@ -172,7 +179,15 @@ impl Keyspace {
         };
         let Store { version, busy, options, .. } = &self.store;
         let oldest_sealed_epoch = command.option("sealed").map(|epoch| Epoch(epoch.parse().unwrap()));
-        then(&PickInput { version, busy, options, oldest_sealed_epoch, demand })
+        let reads: Vec<TableReads> = command.option("reads").map_or(Vec::new(), |text| {
+            let pair = |pair: &str| {
+                let (table, seeks) = pair.split_once(':').expect("a table and how often");
+                TableReads { table: TableId(table.parse().unwrap()), seeks: seeks.parse().unwrap() }
+            };
+            text.split(',').map(pair).collect()
+        });
+        let now_unix_ms = command.option_or("now", 0);
+        then(&PickInput { version, busy, options, oldest_sealed_epoch, demand, now_unix_ms, reads: &reads })
     }
 
     fn pick(&self, command: &Command) -> Option<Plan> {

@@ -22,7 +22,7 @@ fn entry(key: &str, number: u64, value: &str) -> Entry {
 
 fn pick_from(store: &Store, demand: Demand<'_>) -> Option<Plan> {
     let Store { version, busy, options, .. } = store;
-    pick::pick(&PickInput { version, busy, options, oldest_sealed_epoch: None, demand })
+    pick::pick(&PickInput { version, busy, options, oldest_sealed_epoch: None, demand, now_unix_ms: 0, reads: &[] })
 }
 
 const EVERYTHING: Demand<'_> =

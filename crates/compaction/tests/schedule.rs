@@ -461,3 +461,45 @@ fn an_idle_source_is_asked_once() {
     scheduler.notify();
     asked_so_often(3);
 }
+
+/// Has one job for each time that its deadline, which it names once, has passed.
+#[derive(Default)]
+struct DueLater {
+    due: Mutex<Option<std::time::Instant>>,
+    done: AtomicUsize,
+}
+
+impl JobSource for DueLater {
+    fn run_next_job(&self, _: &AtomicBool) -> Result<bool, JobFailure> {
+        let mut due = self.due.lock().unwrap();
+        let is_due = due.is_some_and(|due| due <= std::time::Instant::now());
+        if is_due {
+            *due = None;
+            self.done.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(is_due)
+    }
+
+    fn due_after(&self) -> Option<Duration> {
+        let left = |due: std::time::Instant| due.saturating_duration_since(std::time::Instant::now());
+        self.due.lock().unwrap().map(|due| left(due).max(Duration::from_millis(1)))
+    }
+}
+
+/// P9: what becomes due at a time is done then, though nobody says anything; and before the time nobody looks again and again.
+#[test]
+fn what_is_due_at_a_time_is_done_then() {
+    let source = Arc::new(DueLater::default());
+    let scheduler = Scheduler::start(2, source.clone()).unwrap();
+    for times in 1..=3 {
+        let begun = std::time::Instant::now();
+        *source.due.lock().unwrap() = Some(begun + Duration::from_millis(20));
+        // As the job that finds out what is due later: it was a reason to look.
+        scheduler.notify();
+        while source.done.load(Ordering::SeqCst) < times {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nobody woke");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+    }
+}

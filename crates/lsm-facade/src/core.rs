@@ -20,19 +20,20 @@ use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
 use lock_meter::Mutex;
 use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestStore, TableEntry};
 use skiplist_memtable::{Memtable, MemtableOptions};
-use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader, TableSlot};
+use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader};
 use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
 use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, ReplayReport, SegmentName};
 
 use crate::history::HistoryState;
 use crate::jobs::Jobs;
 use crate::options::{DatabaseOptions, KeyspaceOptions};
+use crate::reads::{ReadCounts, TableState};
 use crate::stats::Counters;
 use crate::{Error, Result};
 
-pub(crate) type SuperVersion = version_history::SuperVersion<Memtable, TableSlot>;
-pub(crate) type Table = version_history::Table<TableSlot>;
-pub(crate) type SealedPart = Sealed<Memtable, TableSlot>;
+pub(crate) type SuperVersion = version_history::SuperVersion<Memtable, TableState>;
+pub(crate) type Table = version_history::Table<TableState>;
+pub(crate) type SealedPart = Sealed<Memtable, TableState>;
 
 /// `KeyspaceShared::pace` while writes go on at full speed.
 pub(crate) const PACE_FREE: u64 = 0;
@@ -57,7 +58,7 @@ pub(crate) struct KeyspaceShared {
     pub(crate) instance: u64,
     pub(crate) name: String,
     pub(crate) options: KeyspaceOptions,
-    pub(crate) history: History<Memtable, TableSlot>,
+    pub(crate) history: History<Memtable, TableState>,
     /// What is remembered of the past, where the options keep it.
     pub(crate) history_state: HistoryState,
     /// Made ahead by whoever sealed last, so that sealing allocates nothing under the reservation lock.
@@ -241,6 +242,8 @@ pub(crate) struct Parts {
     pub(crate) blocks: Option<Arc<BlockCache>>,
     /// What compactions ask before they write.
     pub(crate) compaction_rate: RateLimiter,
+    /// How often readers seek.
+    pub(crate) reads: ReadCounts,
     database_id: u128,
     next_table: AtomicU64,
     next_job: AtomicU64,
@@ -270,6 +273,7 @@ impl Parts {
                 Arc::clone(&options.environment.clock),
                 options.compaction_bytes_per_second,
             ),
+            reads: ReadCounts::default(),
             database_id: current.database_id.0,
             next_table: AtomicU64::new(current.next_table_id.get()),
             next_job: AtomicU64::new(current.next_job_id.get()),
@@ -280,6 +284,21 @@ impl Parts {
 
     pub(crate) fn files(&self) -> &dyn FileSystem {
         &*self.environment.files
+    }
+
+    /// What a table of a keyspace that is written now is recorded with: the present time, where rows are dropped for their
+    /// age.
+    pub(crate) fn newest_unix_ms(&self, options: &KeyspaceOptions) -> u64 {
+        if options.fifo_age_ms_max == 0 {
+            return 0;
+        }
+        // 0 says that it is not known.
+        self.unix_ms().max(1)
+    }
+
+    /// The Unix time in milliseconds.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        unix_ms(&*self.environment.clock)
     }
 
     /// A table id that nobody has or had. Relaxed: only uniqueness matters.
@@ -312,7 +331,7 @@ impl Parts {
     pub(crate) fn table_handle(&self, keyspace: KeyspaceId, entry: &Arc<TableEntry>) -> Arc<Table> {
         let obsolete: Weak<ObsoleteTables> = Arc::downgrade(&self.obsolete);
         let on_drop: Weak<dyn DroppedTables> = obsolete;
-        Arc::new(Table::new(keyspace, Arc::clone(entry), TableSlot::new(), on_drop))
+        Arc::new(Table::new(keyspace, Arc::clone(entry), TableState::default(), on_drop))
     }
 
     /// The opened reader of a table, lent for as long as the guard pins it; opened now if it was not (T2, T5).
@@ -350,7 +369,7 @@ impl Parts {
     }
 
     /// The version that a keyspace's manifest state describes.
-    pub(crate) fn version_of(&self, state: &KeyspaceState) -> Arc<version_history::Version<TableSlot>> {
+    pub(crate) fn version_of(&self, state: &KeyspaceState) -> Arc<version_history::Version<TableState>> {
         Arc::new(version_history::Version::from_state(state, |entry| self.table_handle(state.id, entry)))
     }
 
@@ -414,6 +433,9 @@ pub(crate) struct Core {
     pub(crate) jobs: Mutex<Jobs>,
     /// The part of the log that the last commit lay in, as [`log_window`] numbers them. Written under the reservation lock.
     pub(crate) log_window: AtomicU64,
+    /// When the first table of any keyspace will be past its age, in milliseconds of Unix time; `u64::MAX` while none will.
+    /// Written under `jobs`, read without: what a worker sleeps for.
+    pub(crate) first_expiry_unix_ms: AtomicU64,
     /// Keyspaces, dropped ones too, that may still link what stood before a clear or drop.
     pub(crate) restarted: Mutex<Vec<Arc<KeyspaceShared>>>,
     pub(crate) scheduler: OnceLock<Arc<Scheduler>>,
@@ -567,6 +589,11 @@ impl Core {
             self.taken_ids(log),
         ]
     }
+}
+
+/// The Unix time in milliseconds.
+pub(crate) fn unix_ms(clock: &dyn file_system::Clock) -> u64 {
+    u64::try_from(clock.unix_time().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Numbers the mebibytes of the log: whenever a commit enters the next one, the background looks whether pages are to be

@@ -46,6 +46,7 @@ mod keyspace;
 mod open;
 mod options;
 mod read;
+mod reads;
 mod repair;
 mod rescue;
 mod salvage;

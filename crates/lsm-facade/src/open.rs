@@ -258,6 +258,7 @@ fn apply_record(
                     continue;
                 }
                 let entry = batch_table_entry(parts, part, first)?;
+                let entry = TableEntry { newest_unix_ms: parts.newest_unix_ms(&keyspace.options), ..entry };
                 referenced.insert(part.table);
                 let handle = parts.table_handle(part.keyspace, &Arc::new(entry));
                 let new_active = keyspace.new_memtable();
@@ -322,6 +323,7 @@ fn batch_table_entry(parts: &Parts, part: &BatchPart, first: SeqNo) -> Result<Ta
         epoch: Epoch(0),
         job: JobId(0),
         seqno_base: 0,
+        newest_unix_ms: 0,
     };
     match first.checked_add(properties.max_seqno.get()) {
         Some(last) => Ok(crate::write::rebased(&entry, first, last)),
@@ -394,6 +396,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         changing: RwLock::new(()),
         jobs: Mutex::new(Jobs::default()),
         log_window: AtomicU64::new(0),
+        first_expiry_unix_ms: AtomicU64::new(u64::MAX),
         restarted: Mutex::new(Vec::new()),
         scheduler: OnceLock::new(),
         counters: Counters::default(),
@@ -603,6 +606,7 @@ fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
     }
     let source = Arc::new(JobsOf(Arc::downgrade(core)));
     let scheduler = Arc::new(Scheduler::start(core.options.background_threads, source)?);
+    core.reads.wakes(Arc::downgrade(&scheduler));
     let first = core.scheduler.set(Arc::clone(&scheduler));
     assert!(first.is_ok(), "jobs are started once");
     scheduler.notify();

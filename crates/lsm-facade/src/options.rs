@@ -146,7 +146,8 @@ impl DatabaseBuilder {
     }
 
     /// After how long without writes and jobs keyspaces are compacted though nothing is due: those of up to sixteen times
-    /// their `level_base_bytes` to one run, which reads and space gain by. A seal ends it. `None`: never. Zero: whenever
+    /// their `level_base_bytes` to one run, which reads and space gain by. A seal ends it. While others are written to, a
+    /// keyspace that was not for as long has its turn too, after them and in jobs of bounded size. `None`: never. Zero: whenever
     /// nothing else is to do; also [`Database::run_one_job`] does it then, and only then. Default: a second.
     pub fn compact_when_idle_after(mut self, idle: Option<Duration>) -> Self {
         self.options.idle_after = idle;
@@ -363,6 +364,9 @@ pub struct KeyspaceOptions {
     pub(crate) history_writes: u64,
     pub(crate) history_bytes: u64,
     pub(crate) history_age: Duration,
+    /// 0 for none.
+    pub(crate) fifo_age_ms_max: u64,
+    pub(crate) merge_what_is_read: bool,
 }
 
 impl Default for KeyspaceOptions {
@@ -382,6 +386,8 @@ impl Default for KeyspaceOptions {
             history_writes: 0,
             history_bytes: 0,
             history_age: Duration::ZERO,
+            fifo_age_ms_max: 0,
+            merge_what_is_read: true,
         }
     }
 }
@@ -489,6 +495,26 @@ impl KeyspaceOptions {
         self.history_writes > 0 || self.history_bytes > 0 || !self.history_age.is_zero()
     }
 
+    /// The age past which [`Strategy::Fifo`] drops the oldest tables, also if nothing is written any more; `None`, which is the
+    /// default, for none. At least a millisecond, in whole ones.
+    ///
+    /// A table is as old as its newest row, which is counted from the flush that wrote it: rows stay for as long as it takes to
+    /// fill a write buffer beyond their age, and in tables that were merged for an eighth of the age. The time is that of the
+    /// system, is kept with the table, and goes on while the database is closed.
+    pub fn fifo_age_max(mut self, age: Option<Duration>) -> Self {
+        let milliseconds = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.fifo_age_ms_max = age.map_or(0, milliseconds);
+        self
+    }
+
+    /// Whether tables are merged because they are read: a table in which places are sought so often that the blocks of it that
+    /// were read for that come to what a merge into older tables of the same keys reads is merged into them. Seeks of cursors
+    /// count, and gets that look into a table in vain. Not under [`Strategy::Fifo`]. Default: yes.
+    pub fn merge_what_is_read(mut self, yes: bool) -> Self {
+        self.merge_what_is_read = yes;
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if self.keeps_history() && self.strategy == Strategy::Fifo {
             return Err(Error::InvalidOption {
@@ -538,7 +564,16 @@ impl KeyspaceOptions {
             ("history_age_ms", self.history_age.as_millis() as u64),
         ];
         let history = history.into_iter().filter(|(_, bound)| *bound > 0).map(|(name, bound)| (name, json!(bound)));
-        pairs.into_iter().chain(history).map(|(name, value)| (name.to_owned(), value)).collect()
+        let mut named: BTreeMap<String, Value> =
+            pairs.into_iter().chain(history).map(|(name, value)| (name.to_owned(), value)).collect();
+        // Named only where they differ from the default: versions that do not know them can read the rest.
+        if self.fifo_age_ms_max != 0 {
+            named.insert("fifo_age_ms_max".to_owned(), json!(self.fifo_age_ms_max));
+        }
+        if !self.merge_what_is_read {
+            named.insert("merge_what_is_read".to_owned(), json!(false));
+        }
+        named
     }
 
     /// The options that the manifest keeps; what it does not name has its default.
@@ -567,6 +602,10 @@ impl KeyspaceOptions {
                 "history_writes" => options.history_writes = number()?,
                 "history_bytes" => options.history_bytes = number()?,
                 "history_age_ms" => options.history_age = Duration::from_millis(number()?),
+                "fifo_age_ms_max" => options.fifo_age_ms_max = number()?,
+                "merge_what_is_read" => {
+                    options.merge_what_is_read = value.as_bool().ok_or_else(|| invalid("true or false"))?;
+                }
                 "compression" => {
                     options.compression = match value.as_str() {
                         Some("none") => Compression::None,
@@ -602,6 +641,7 @@ impl KeyspaceOptions {
             idle_bytes_max: self.level_base_bytes.saturating_mul(16),
             tier_runs_max: self.level_zero_runs_max as u32,
             fifo_bytes_max: self.fifo_bytes_max,
+            fifo_age_ms_max: self.fifo_age_ms_max,
             ..CompactionOptions::default()
         }
     }
@@ -632,6 +672,8 @@ mod tests {
     fn options_read_back_from_the_manifest() {
         let options =
             KeyspaceOptions::default().memtable_bytes(1 << 12).strategy(Strategy::Tiered).table_bytes(1 << 20);
+        assert_eq!(KeyspaceOptions::from_manifest(&options.to_manifest()).unwrap(), options);
+        let options = options.fifo_age_max(Some(Duration::from_secs(60))).merge_what_is_read(false);
         assert_eq!(KeyspaceOptions::from_manifest(&options.to_manifest()).unwrap(), options);
     }
 

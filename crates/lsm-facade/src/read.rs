@@ -127,6 +127,7 @@ impl Core {
                 if let Some(found) = reader.get(key, hash, seqno)? {
                     return decide(key, found.trailer, || take(FoundValue::Table(table, reader, found.value)));
                 }
+                self.reads.sought(table);
             }
             if !more {
                 return Ok(None);

@@ -591,6 +591,7 @@ impl Search<'_> {
             epoch: if is_batch { Epoch(max_seqno.get()) } else { identity.epoch },
             job: identity.job,
             seqno_base: base.get(),
+            newest_unix_ms: 0,
         })
     }
 }

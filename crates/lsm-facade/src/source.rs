@@ -134,6 +134,9 @@ impl RunCursor {
             self.cursor = Some(if self.once { reader.cursor_for_compaction() } else { reader.cursor() });
             self.index = index;
         }
+        if !self.once {
+            self.parts.reads.sought(&self.tables[index]);
+        }
         let placed = self.cursor.as_mut().map_or(Ok(()), place);
         if placed.is_err() {
             self.cursor = None;

@@ -248,7 +248,9 @@ impl Core {
         let pending = writer.finish()?;
         let summary = pending.persist(&self.paths.table(table))?;
         let part = BatchPart { keyspace: keyspace.id, table, bytes: summary.bytes, checksum: summary.checksum };
-        Ok((part, crate::jobs::table_entry(table, JobId(0), Epoch(0), &summary)))
+        let newest_unix_ms = self.newest_unix_ms(&keyspace.options);
+        let entry = crate::jobs::table_entry(table, JobId(0), Epoch(0), &summary);
+        Ok((part, TableEntry { newest_unix_ms, ..entry }))
     }
 
     /// Removes a table that nothing names and nobody else knows. If that fails, the next opening does it (M2).

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{builder, key, rows, small, value};
@@ -130,4 +131,38 @@ fn nothing_runs_while_the_background_is_suspended() {
         assert_eq!(database.stats().flushes, 1);
         assert_eq!(keyspace.iter().count(), 10);
     }
+}
+
+/// A keyspace that rests comes to one run though another is written to all the time, so that the database is never idle.
+#[test]
+fn a_keyspace_that_rests_comes_to_one_run_beside_a_busy_one() {
+    let idle_after = Some(Duration::from_millis(20));
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).background_threads(2).compact_when_idle_after(idle_after).open().unwrap();
+    let busy = database.create_keyspace("busy", small()).unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            // More often than idleness is told by.
+            for number in (0..).take_while(|_| !done.load(Ordering::Relaxed)) {
+                busy.insert(key(number % 3000), value(number)).unwrap();
+                if number % 64 == 0 {
+                    busy.flush().unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        fill(&keyspace);
+        let begun = Instant::now();
+        while !is_one_run_of_what_lives(&keyspace.stats()) && begun.elapsed() < Duration::from_secs(15) {
+            // The simulated clock stands by itself.
+            simulation.clock.advance(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    });
+    assert!(is_one_run_of_what_lives(&keyspace.stats()), "{}", keyspace.stats());
+    check(&keyspace);
 }

@@ -155,6 +155,10 @@ fn keyspace_options(rng: &mut Rng) -> (KeyspaceOptions, Option<u64>) {
         .level_base_bytes(*rng.pick(&[4 << 10, 32 << 10]))
         .level_size_ratio(*rng.pick(&[2, 4, 10]));
     // Not drawn, so that the seeds of before stand for the runs of before.
+    let options = options
+        // The clock does not go so far that anything comes of age: what goes for its age is told in `ages`.
+        .fifo_age_max(memtable.is_multiple_of(2).then_some(Duration::from_secs(100 * 365 * 24 * 3600)))
+        .merge_what_is_read(memtable % 5 < 3);
     match (strategy != Strategy::Fifo, memtable % 4) {
         (false, _) | (_, 0) => (options, None),
         (_, 1) => (options.history_writes(memtable / 4), Some(memtable / 4)),

@@ -29,6 +29,7 @@ fn table(id: u64) -> TableEntry {
         epoch: Epoch(1),
         job: JobId(id),
         seqno_base: 0,
+        newest_unix_ms: 0,
     }
 }
 

@@ -31,8 +31,9 @@ pub(crate) fn table() -> impl Strategy<Value = TableEntry> {
     });
     let seqnos = [seqno(), seqno()].prop_map(|[left, right]| (left.min(right), left.max(right)));
     let numbers = (number(), any::<u64>(), number(), number(), number(), number());
-    (number(), keys, seqnos, numbers, prop_oneof![Just(0), number()]).prop_map(
-        |(id, [min_key, max_key], (min_seqno, max_seqno), numbers, seqno_base)| {
+    let optional = [prop_oneof![Just(0), number()], prop_oneof![Just(0), number()]];
+    (number(), keys, seqnos, numbers, optional).prop_map(
+        |(id, [min_key, max_key], (min_seqno, max_seqno), numbers, [seqno_base, newest_unix_ms])| {
             let (bytes, checksum, entries, tombstones, logical_bytes, job) = numbers;
             TableEntry {
                 id: TableId(id),
@@ -48,6 +49,7 @@ pub(crate) fn table() -> impl Strategy<Value = TableEntry> {
                 epoch: Epoch(id / 2),
                 job: JobId(job),
                 seqno_base,
+                newest_unix_ms,
             }
         },
     )

@@ -162,6 +162,7 @@ mod tests {
             epoch: Epoch(2),
             job: JobId(5),
             seqno_base: u64::from(id == 3),
+            newest_unix_ms: if id == 3 { 1_700_000_000_000 } else { 0 },
         })
     }
 

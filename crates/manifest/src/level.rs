@@ -106,6 +106,10 @@ pub(crate) fn write_table(out: &mut String, table: &TableEntry) {
     if table.seqno_base != 0 {
         let _ = write!(out, ", \"seqno_base\": {}", Number(table.seqno_base));
     }
+    // Only where rows are dropped for their age.
+    if table.newest_unix_ms != 0 {
+        let _ = write!(out, ", \"newest_unix_ms\": {}", Number(table.newest_unix_ms));
+    }
     out.push('}');
 }
 
@@ -127,6 +131,7 @@ pub(crate) fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
         epoch: Epoch(object.field("epoch")?.u64()?),
         job: JobId(object.field("job")?.u64()?),
         seqno_base: object.optional("seqno_base").map_or(Ok(0), Value::u64)?,
+        newest_unix_ms: object.optional("newest_unix_ms").map_or(Ok(0), Value::u64)?,
     };
     object.reserved(&["filter", "dictionary", "range_deletes", "encryption"])?;
     object.finish()?;
@@ -230,6 +235,7 @@ mod tests {
                 epoch: Epoch(2),
                 job: JobId(5),
                 seqno_base: 0,
+                newest_unix_ms: 0,
             })
         };
         let runs = [

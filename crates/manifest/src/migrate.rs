@@ -133,6 +133,7 @@ fn read_table(value: Value<'_>) -> Result<TableEntry, DecodeError> {
         epoch: Epoch(0),
         job: JobId(0),
         seqno_base: 0,
+        newest_unix_ms: 0,
     };
     object.finish()?;
     if table.min_key > table.max_key {

@@ -64,6 +64,9 @@ pub struct TableEntry {
     pub job: JobId,
     /// Added to every stored sequence number: not zero for a batch table, whose seqnos are relative (P11).
     pub seqno_base: u64,
+    /// The Unix time in milliseconds by which its newest row had been written; 0 where nobody asked for it. What is dropped
+    /// for its age goes by this.
+    pub newest_unix_ms: u64,
 }
 
 /// Tables that do not overlap each other, in key order, with their age.

@@ -494,9 +494,19 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "loom: crash: -p commit-pipeline --test loom_publish waiter_is_woken",
     },
     Fault {
+        name: "compaction-age-by-the-oldest-table",
+        breaks: "C2",
+        caught_by: "-p compaction --test golden picking",
+    },
+    Fault {
         name: "compaction-directory-not-synced",
         breaks: "M1",
         caught_by: "-p compaction --test run outputs_are_durable_when_the_job_returns",
+    },
+    Fault {
+        name: "compaction-fifo-merges-across-ages",
+        breaks: "C1",
+        caught_by: "-p compaction --test golden picking",
     },
     Fault {
         name: "compaction-forgets-overlap-below",
@@ -518,6 +528,7 @@ pub const FAULTS: &[Fault] = &[
         breaks: "C4",
         caught_by: "-p compaction --test run a_job_that_fails_anywhere_leaves_nothing",
     },
+    Fault { name: "compaction-reads-need-not-pay", breaks: "C1", caught_by: "-p compaction --test golden picking" },
     Fault {
         name: "compaction-part-goes-on-into-the-next",
         breaks: "C3",
@@ -622,6 +633,16 @@ pub const FAULTS: &[Fault] = &[
         name: "facade-log-recycled-before-the-edit",
         breaks: "L5",
         caught_by: "-p lsm-facade --test crash named::a_crash_while_a_flush_frees_many_segments_loses_nothing",
+    },
+    Fault {
+        name: "facade-merge-makes-rows-young",
+        breaks: "C1",
+        caught_by: "-p lsm-facade --test ages a_merge_makes_nothing_younger",
+    },
+    Fault {
+        name: "facade-rest-beside-others-unnoticed",
+        breaks: "P9",
+        caught_by: "-p lsm-facade --test idle a_keyspace_that_rests_comes_to_one_run_beside_a_busy_one",
     },
     Fault {
         name: "facade-uncertain-edit-goes-on",

@@ -75,6 +75,7 @@ mod tests {
                     epoch: Epoch(run),
                     job: JobId(0),
                     seqno_base: 0,
+                    newest_unix_ms: 0,
                 });
                 let handle = Arc::new(Table::new(KeyspaceId(1), table.clone(), (), Weak::<Nobody>::new()));
                 (AddedTable { level: Level(level), run: Epoch(run), table }, handle)

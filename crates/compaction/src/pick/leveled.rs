@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A table that is half tombstones goes down though its level is within its target: what is deleted otherwise keeps its
-//! place until so much else has come that the level is full. And an idle keyspace, if it is not too large, is brought to
+//! place until so much else has come that the level is full. So does what reading has paid for ([`reads`]). And an idle keyspace, if it is not too large, is brought to
 //! one run, level by level.
 //!
 //! Sizes from the bottom up keep nine tenths of the data in the last level however much there is, so that dead versions
@@ -22,7 +22,7 @@ use internal_key::Level;
 use version_history::{Run, Table, Version};
 
 use crate::CompactionOptions;
-use crate::pick::{Demand, Draft, PickInput, Picker, merge_within, range};
+use crate::pick::{Demand, Draft, PickInput, Picker, merge_within, range, reads};
 use crate::plan::{Plan, PlanKind, Reason};
 
 /// One run per level below 0. See the module.
@@ -80,9 +80,9 @@ impl Picker for Leveled {
         if !due.is_empty() {
             return None;
         }
-        let dense = pick_tombstones(input, &targets);
-        if dense.is_some() || input.demand != Demand::Idle {
-            return dense;
+        let wanted = pick_tombstones(input, &targets).or_else(|| reads::pick(input));
+        if wanted.is_some() || input.demand != Demand::Idle {
+            return wanted;
         }
         pick_idle(input, &targets)
     }

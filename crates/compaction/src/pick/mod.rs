@@ -12,6 +12,7 @@
 
 pub mod fifo;
 pub mod leveled;
+pub mod reads;
 pub mod tiered;
 
 mod ahead;
@@ -26,6 +27,7 @@ use version_history::{Run, Table, Version};
 pub use ahead::bytes_ahead;
 pub use fifo::Fifo;
 pub use leveled::{LevelTargets, Leveled};
+pub use reads::{SEEK_BYTES, TableReads};
 pub use tiered::Tiered;
 
 use crate::plan::{Busy, Plan, PlanKind, Reason};
@@ -84,6 +86,10 @@ pub struct PickInput<'a, S> {
     pub oldest_sealed_epoch: Option<Epoch>,
     /// What is wanted.
     pub demand: Demand<'a>,
+    /// The Unix time in milliseconds: what is written before a certain age is dropped under [`Strategy::Fifo`].
+    pub now_unix_ms: u64,
+    /// The tables that readers sought places in, in any order; none where reading is no reason to merge.
+    pub reads: &'a [TableReads],
 }
 
 impl<S> Clone for PickInput<'_, S> {
@@ -153,6 +159,11 @@ pub fn rewrite<S>(input: &PickInput<'_, S>, level: Level, table: TableId, expire
 /// While this is `false` and [`pick`] returns `None`, running jobs hold what is needed.
 pub fn is_settled<S>(input: &PickInput<'_, S>, range: KeyRange<'_>) -> bool {
     input.options.strategy == Strategy::Fifo || range::next_step(input, range) == range::Step::Settled
+}
+
+/// The Unix time in milliseconds from which on [`pick`] has a run to drop for its age, if there is an age.
+pub fn expires_at_unix_ms<S>(version: &Version<S>, options: &CompactionOptions) -> Option<u64> {
+    if options.strategy == Strategy::Fifo { fifo::expires_at_unix_ms(version, options) } else { None }
 }
 
 /// Estimates how many bytes compaction has to read before every level is within its limit: the debt that writers are

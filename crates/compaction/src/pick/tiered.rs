@@ -7,6 +7,8 @@
 //!   L6   ▓▓▓▓▓▓▓▓▓▓▓…     merged within itself: there is nothing below
 //! ```
 //!
+//! What reading has paid for is merged though no level has too many runs ([`reads`]).
+//!
 //! An entry is written about once per level; a read asks up to `tier_runs_max` runs per level. A job takes whole runs,
 //! however large: its outputs need as much room again until it is installed.
 
@@ -14,7 +16,7 @@ use internal_key::Level;
 use version_history::{Run, Version};
 
 use crate::CompactionOptions;
-use crate::pick::{Demand, Draft, PickInput, Picker, merge_within, range};
+use crate::pick::{Demand, Draft, PickInput, Picker, merge_within, range, reads};
 use crate::plan::{Plan, PlanKind, Reason};
 
 /// Several runs per level. See the module.
@@ -42,8 +44,12 @@ impl Picker for Tiered {
                 _ => merge_down(input, level, reason),
             }
         });
-        if plan.is_some() || input.demand != Demand::Idle || !due.is_empty() {
+        if plan.is_some() || !due.is_empty() {
             return plan;
+        }
+        let wanted = reads::pick(input);
+        if wanted.is_some() || input.demand != Demand::Idle {
+            return wanted;
         }
         // Idle: the runs of the newest level that has several become one.
         (0..Level::COUNT as u8).map(Level).find_map(|level| merge_within(input, level, 2, u64::MAX, Reason::Idle))

@@ -121,6 +121,7 @@ impl Store {
             job: JobId(self.next_job),
             inputs,
             span,
+            newest_unix_ms: 0,
         };
         let control = Control { cancel: Cancel::when(&self.cancel), progress: &self.progress, before_write };
         // A flush is whole by itself.

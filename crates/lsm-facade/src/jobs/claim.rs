@@ -108,18 +108,32 @@ impl Core {
         self.options.background_threads.saturating_sub(1).max(1)
     }
 
-    /// Picks a plan and begins it, under the lock that guards both.
+    /// Picks a plan and begins it, under the lock that guards both; but none that reads more than `bytes_max`.
     pub(super) fn claim_plan(
         &self,
         jobs: &mut Jobs,
         keyspace: &Arc<KeyspaceShared>,
         demand: Demand<'_>,
+        bytes_max: u64,
     ) -> Option<CompactionClaim<'_>> {
+        let reads = match demand {
+            Demand::Steady if keyspace.options.merge_what_is_read && jobs.look_for_reads.contains(&keyspace.id) => {
+                crate::reads::of_version(keyspace.history.current_full().version())
+            }
+            _ => Vec::new(),
+        };
         let busy = jobs.compacting.entry(keyspace.id).or_default();
         let current = keyspace.history.current_full();
         let options = keyspace.options.compaction();
-        let input =
-            PickInput { version: current.version(), busy, options: &options, oldest_sealed_epoch: None, demand };
+        let input = PickInput {
+            version: current.version(),
+            busy,
+            options: &options,
+            oldest_sealed_epoch: None,
+            demand,
+            now_unix_ms: self.unix_ms(),
+            reads: &reads,
+        };
         let expired = || {
             let share = match demand {
                 Demand::Steady => Share::Tenth,
@@ -129,7 +143,8 @@ impl Core {
             let (level, table, expired) = self.expired_table(keyspace, share)?;
             compaction::pick::rewrite(&input, level, table, expired)
         };
-        let Some(plan) = compaction::pick::pick(&input).or_else(expired) else {
+        let picked = compaction::pick::pick(&input).or_else(expired);
+        let Some(plan) = picked.filter(|plan| plan.input_bytes <= bytes_max) else {
             if busy.is_empty() {
                 jobs.compacting.remove(&keyspace.id);
             }
@@ -154,6 +169,8 @@ impl Core {
             options: &options,
             oldest_sealed_epoch: None,
             demand: Demand::Range(range),
+            now_unix_ms: 0,
+            reads: &[],
         };
         compaction::pick::is_settled(&input, range)
     }

@@ -8,7 +8,7 @@
 //! - **R5** A table that only moves keeps its handle.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use compaction::{Cancel, Demand, Plan, PlanKind};
@@ -17,44 +17,105 @@ use manifest::{Change, Edit};
 
 use super::claim::CompactionClaim;
 use super::edit::ending;
-use super::queue::{Task, in_turn};
+use super::queue::{Jobs, Task, Why};
 use super::{Outcome, TaskError};
 use crate::Result;
 use crate::control::CompactionControl;
 use crate::core::{Core, KeyspaceShared, SuperVersion, Table};
 use crate::events::{Event, Work};
 
+/// What a job may read that nobody needs now while others may come to need its place: about two seconds of merging.
+const BESIDE_OTHERS_BYTES_MAX: u64 = 256 << 20;
+
 impl Core {
     pub(super) fn compact_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
+        let read = self.reads.take_doubled();
+        {
+            let mut jobs = self.jobs.lock();
+            jobs.look_for_compaction.extend(&read);
+            jobs.look_for_reads.extend(&read);
+            jobs.look_at_what_is_due(&*self.environment.clock);
+            self.store_first_expiry(&jobs);
+        }
         loop {
             let claim = {
                 let mut jobs = self.jobs.lock();
                 if jobs.compactions_running + jobs.helping >= self.compactions_max() {
                     return Ok(false);
                 }
-                let may_compact = |id: &&KeyspaceId| jobs.may_run(Task::Compaction(**id));
-                // What limits demand first, then what idleness allows.
-                let due = in_turn(&jobs.look_for_compaction, jobs.compacted_last).find(may_compact).copied();
-                let idle = || in_turn(&jobs.look_when_idle, jobs.compacted_last).find(may_compact).copied();
-                let due = due.map(|id| (id, Demand::Steady)).or_else(|| Some((idle()?, Demand::Idle)));
-                let Some((id, demand)) = due else { return Ok(false) };
+                let Some((id, why)) = jobs.next_compaction() else { return Ok(false) };
                 jobs.compacted_last = Some(id);
+                let (demand, bytes_max) = match why {
+                    Why::Due => (Demand::Steady, u64::MAX),
+                    Why::AllIdle => (Demand::Idle, u64::MAX),
+                    Why::Rested => (Demand::Idle, self.beside_others_bytes_max(&jobs)),
+                };
                 let keyspace = self.keyspace_by_id(id);
-                let claim = keyspace.and_then(|keyspace| self.claim_plan(&mut jobs, &keyspace, demand));
+                let claim = keyspace.as_ref().and_then(|it| self.claim_plan(&mut jobs, it, demand, bytes_max));
                 let Some(claim) = claim else {
-                    match demand {
-                        Demand::Idle => jobs.look_when_idle.remove(&id),
-                        _ => jobs.look_for_compaction.remove(&id),
-                    };
+                    match why {
+                        Why::Rested => _ = jobs.look_beside_others.remove(&id),
+                        Why::AllIdle => _ = jobs.look_when_idle.remove(&id),
+                        Why::Due => {
+                            jobs.look_for_compaction.remove(&id);
+                            jobs.look_for_reads.remove(&id);
+                            self.nothing_is_due(&mut jobs, id, keyspace.as_deref());
+                        }
+                    }
                     jobs.no_longer_fails(Task::Compaction(id));
                     continue;
                 };
+                let begun = jobs.begun_before_beside.saturating_add(1);
+                jobs.begun_before_beside = if why == Why::Rested { 0 } else { begun };
                 claim
             };
             let task = Task::Compaction(claim.keyspace.id);
             self.compact_claimed(claim, Cancel::when(cancel), None).map_err(|error| (task, error))?;
             return Ok(self.job_succeeded(task));
         }
+    }
+
+    /// The most input bytes of a job for a keyspace that rests while others may be busy: where it would take the last place
+    /// among the compactions, no more than writers can wait for (P10).
+    fn beside_others_bytes_max(&self, jobs: &Jobs) -> u64 {
+        if jobs.compactions_running + jobs.helping + 1 < self.compactions_max() {
+            u64::MAX
+        } else {
+            BESIDE_OTHERS_BYTES_MAX
+        }
+    }
+
+    /// A look at a keyspace has found nothing due: when will there be something, though nothing is written to it?
+    fn nothing_is_due(&self, jobs: &mut Jobs, id: KeyspaceId, keyspace: Option<&KeyspaceShared>) {
+        let current = keyspace.map(|keyspace| (keyspace, keyspace.history.current_full()));
+        let expires_at = current.as_ref().and_then(|(keyspace, current)| {
+            compaction::pick::expires_at_unix_ms(current.version(), &keyspace.options.compaction())
+        });
+        // What is past its age already is held by a job, whose end is a reason to look.
+        jobs.set_expiry(id, expires_at.filter(|at| *at > self.unix_ms()));
+        self.store_first_expiry(jobs);
+        let by_time = self.options.idle_after.filter(|idle| !idle.is_zero() && self.options.background_threads > 0);
+        let has_several_runs = current.is_some_and(|(_, current)| several_runs(&current));
+        if let Some(idle_after) =
+            by_time.filter(|_| has_several_runs && !planted_faults::planted("facade-rest-beside-others-unnoticed"))
+        {
+            jobs.rested_at.insert(id, self.environment.clock.monotonic() + idle_after);
+        }
+    }
+
+    /// In how long the first table will be past its age; as [`JobSource::due_after`](compaction::JobSource::due_after).
+    pub(super) fn expiry_due_after(&self) -> Option<Duration> {
+        /// The system's clock may be set, which no sleep notices.
+        const LONGEST: u64 = 60_000;
+        // Relaxed: whoever stores it is a worker that looks for jobs, and sleeps next or has run one, whose end wakes.
+        let at = self.first_expiry_unix_ms.load(Ordering::Relaxed);
+        let left = at.saturating_sub(self.unix_ms()).clamp(1, LONGEST);
+        (at < u64::MAX).then(|| Duration::from_millis(left))
+    }
+
+    fn store_first_expiry(&self, jobs: &Jobs) {
+        // Relaxed: see `expiry_due_after`.
+        self.first_expiry_unix_ms.store(jobs.first_expiry_unix_ms(), Ordering::Relaxed);
     }
 
     /// Carries a claimed plan out, installs it and gives the claim back.
@@ -151,4 +212,9 @@ impl Core {
 fn plan_tables(current: &SuperVersion, plan: &Plan) -> Vec<Arc<Table>> {
     let named = |level, id| plan.inputs.contains(&(level, id));
     current.version().tables().filter(|(level, table)| named(*level, table.id())).map(|(_, t)| Arc::clone(t)).collect()
+}
+
+/// Whether idleness is a reason to compact.
+pub(super) fn several_runs(current: &SuperVersion) -> bool {
+    current.version().runs_newest_first().nth(1).is_some()
 }

@@ -229,7 +229,9 @@ impl Core {
         let mut collector =
             Collector::new(floor, &snapshots, |key: &[u8]| below == Below::Unknown || older.may_hold(key));
         let span = KeySpan::default();
-        let to = Destination { level: Level::ZERO, epoch, job, inputs: &[], bounds: &[], span };
+        // Complete since before this: nothing in it was written later.
+        let newest_unix_ms = self.newest_unix_ms(&keyspace.options);
+        let to = Destination { level: Level::ZERO, epoch, job, inputs: &[], newest_unix_ms, bounds: &[], span };
         self.write_tables(keyspace, merged, &mut collector, to, (cancel, &Progress::default()))
     }
 

@@ -237,11 +237,18 @@ impl Core {
         let merged = MergeCursor::new(sources);
         let mut older = plan.older_runs(current.version());
         let mut collector = Collector::new(merge.floor, &merge.snapshots, |key: &[u8]| older.may_hold(key));
+        let newest_unix_ms = if planted_faults::planted("facade-merge-makes-rows-young") {
+            self.newest_unix_ms(&keyspace.options)
+        } else {
+            let inputs = current.version().tables().map(|(_, table)| table);
+            newest_of(inputs.filter(|table| merge.inputs.contains(&table.id())))
+        };
         let to = Destination {
             level: plan.output_level,
             epoch: plan.table_epoch,
             job: merge.job,
             inputs: &merge.inputs,
+            newest_unix_ms,
             bounds: &merge.bounds,
             span,
         };
@@ -255,4 +262,16 @@ impl Core {
             },
         )
     }
+}
+
+/// By when the newest row of `tables` had been written; 0 if that is not known of one of them.
+fn newest_of<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> u64 {
+    let mut newest = 0;
+    for table in tables {
+        match table.entry.newest_unix_ms {
+            0 => return 0,
+            time => newest = newest.max(time),
+        }
+    }
+    newest
 }

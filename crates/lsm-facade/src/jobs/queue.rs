@@ -7,12 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use compaction::{Busy, Scope};
+use file_system::Clock;
 use internal_key::KeyspaceId;
 
 use super::merge::Merge;
 use crate::Error;
+use crate::core::unix_ms;
 
 /// What runs and what wants a look. Guarded by `Core::jobs`.
 #[derive(Default)]
@@ -25,6 +28,17 @@ pub(crate) struct Jobs {
     pub(super) look_for_compaction: BTreeSet<KeyspaceId>,
     /// Keyspaces that may be compacted because the database is idle; each until its next seal.
     pub(super) look_when_idle: BTreeSet<KeyspaceId>,
+    /// Keyspaces that have rested for as long while others are busy; each until its next seal.
+    pub(super) look_beside_others: BTreeSet<KeyspaceId>,
+    /// When keyspaces that have several runs will have rested for long enough, on the monotonic clock; each until its next
+    /// seal.
+    pub(super) rested_at: BTreeMap<KeyspaceId, Duration>,
+    /// Compactions begun because they were due, since one was begun beside them.
+    pub(super) begun_before_beside: u32,
+    /// Keyspaces in which readers have sought so much that the picker is to know of it.
+    pub(super) look_for_reads: BTreeSet<KeyspaceId>,
+    /// When the oldest tables of keyspaces will be past their age, in milliseconds of Unix time.
+    expires_at: BTreeMap<KeyspaceId, u64>,
     pub(super) flushing: BTreeSet<KeyspaceId>,
     pub(super) compacting: BTreeMap<KeyspaceId, Busy>,
     /// The keyspaces in which a flush and a compaction was begun last: the next is looked for behind them, so that one
@@ -56,6 +70,20 @@ pub(crate) struct Jobs {
 /// After so many other jobs a task that failed, and that somebody has asked for again, gets its turn though there is more to
 /// do (P9): where something is always due, nothing would ever come of it otherwise.
 pub(super) const RETRY_AFTER_JOBS: u32 = 8;
+
+/// After so many compactions that were due a keyspace that rests gets its turn, for a job of bounded size.
+const BESIDE_AFTER_JOBS: u32 = 4;
+
+/// Why a keyspace is looked at for a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Something may be due.
+    Due,
+    /// The whole database is idle.
+    AllIdle,
+    /// The keyspace rests, and others may be busy.
+    Rested,
+}
 
 /// What there is to do, as far as failures are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +160,50 @@ impl Jobs {
     /// The keyspace is written to: what only idleness justifies has time.
     pub(crate) fn no_longer_idle(&mut self, keyspace: KeyspaceId) {
         self.look_when_idle.remove(&keyspace);
+        self.look_beside_others.remove(&keyspace);
+        self.rested_at.remove(&keyspace);
+    }
+
+    /// A look at a keyspace has found when something will be past its age, if anything will.
+    pub(super) fn set_expiry(&mut self, keyspace: KeyspaceId, unix_ms: Option<u64>) {
+        match unix_ms {
+            Some(at) => self.expires_at.insert(keyspace, at),
+            None => self.expires_at.remove(&keyspace),
+        };
+    }
+
+    /// When the first table will be past its age; `u64::MAX` if none will.
+    pub(super) fn first_expiry_unix_ms(&self) -> u64 {
+        self.expires_at.values().min().copied().unwrap_or(u64::MAX)
+    }
+
+    /// Lets the keyspaces be looked at whose time has come. Looks at the clocks only if there is a time to compare.
+    pub(super) fn look_at_what_is_due(&mut self, clock: &dyn Clock) {
+        if !self.rested_at.is_empty() {
+            let now = clock.monotonic();
+            let rested = self.rested_at.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
+            self.look_beside_others.extend(rested);
+            self.rested_at.retain(|_, at| *at > now);
+        }
+        if !self.expires_at.is_empty() {
+            let now = unix_ms(clock);
+            let expired = self.expires_at.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
+            self.look_for_compaction.extend(expired);
+            self.expires_at.retain(|_, at| *at > now);
+        }
+    }
+
+    /// The next keyspace to look at for a compaction, and why.
+    pub(super) fn next_compaction(&self) -> Option<(KeyspaceId, Why)> {
+        let may_compact = |id: &&KeyspaceId| self.may_run(Task::Compaction(**id));
+        let next = |looks, why| {
+            let id: Option<&KeyspaceId> = in_turn(looks, self.compacted_last).find(may_compact);
+            id.map(|id| (*id, why))
+        };
+        let beside = || next(&self.look_beside_others, Why::Rested);
+        let due = next(&self.look_for_compaction, Why::Due).or_else(|| next(&self.look_when_idle, Why::AllIdle));
+        // What limits demand first, then what idleness allows; but now and then that too, where something is always due.
+        if self.begun_before_beside >= BESIDE_AFTER_JOBS { beside().or(due) } else { due.or_else(beside) }
     }
 
     /// Flushes and compactions that run now, and workers that help.
@@ -151,6 +223,7 @@ impl Jobs {
             && self.look_for_flush.is_empty()
             && self.look_for_compaction.is_empty()
             && self.look_when_idle.is_empty()
+            && self.look_beside_others.is_empty()
     }
 }
 

@@ -36,7 +36,7 @@ impl Core {
                 if self.is_settled(&jobs, keyspace, range) {
                     break;
                 }
-                let claimed = self.claim_plan(&mut jobs, keyspace, Demand::Range(range));
+                let claimed = self.claim_plan(&mut jobs, keyspace, Demand::Range(range), u64::MAX);
                 let busy = jobs.compacting.get(&keyspace.id).cloned().unwrap_or_default();
                 claimed.ok_or(busy)
             };

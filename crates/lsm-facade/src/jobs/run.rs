@@ -48,7 +48,8 @@ impl JobSource for JobsOf {
     }
 
     fn due_after(&self) -> Option<Duration> {
-        self.0.upgrade().and_then(|core| core.history_due_after())
+        let core = self.0.upgrade()?;
+        [core.history_due_after(), core.expiry_due_after()].into_iter().flatten().min()
     }
 }
 

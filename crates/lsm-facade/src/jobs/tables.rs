@@ -27,6 +27,8 @@ pub(super) struct Destination<'a> {
     pub(super) epoch: Epoch,
     pub(super) job: JobId,
     pub(super) inputs: &'a [TableId],
+    /// By when the newest row that comes out had been written, where that matters.
+    pub(super) newest_unix_ms: u64,
     /// Where tables of the level below end.
     pub(super) bounds: &'a [Box<[u8]>],
     /// Which keys are written; all but in a job of several parts.
@@ -59,6 +61,7 @@ impl Core {
             job: to.job,
             inputs: to.inputs,
             span: to.span,
+            newest_unix_ms: to.newest_unix_ms,
         };
         // Flushes are not limited: they are what writers wait for.
         let is_compaction = !to.inputs.is_empty();
@@ -124,6 +127,7 @@ pub(crate) fn table_entry(id: TableId, job: JobId, epoch: Epoch, summary: &Table
         epoch,
         job,
         seqno_base: 0,
+        newest_unix_ms: 0,
     }
 }
 

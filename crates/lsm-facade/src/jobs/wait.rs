@@ -2,14 +2,14 @@
 //!
 //! - **P9** Who waits is told why if nothing can come of it any more: a job failed, the database failed or is closed.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use compaction::{Wait, WaitError};
 use internal_key::KeyspaceId;
 
+use super::compact::several_runs;
 use super::queue::{Jobs, scope_of};
-use crate::core::{Core, KeyspaceShared};
+use crate::core::Core;
 use crate::history::Share;
 use crate::{Error, Result};
 
@@ -55,11 +55,11 @@ impl Core {
 
     /// Lets every keyspace be compacted because the database is idle, and returns whether one can be.
     pub(super) fn look_when_idle(&self) -> bool {
-        let several_runs = |keyspace: &Arc<KeyspaceShared>| {
-            keyspace.history.current_full().version().runs_newest_first().nth(1).is_some()
-        };
-        let wants = |it: &&Arc<KeyspaceShared>| several_runs(it) || self.expired_table(it, Share::Any).is_some();
-        let ids: Vec<KeyspaceId> = self.keyspace_list().iter().filter(wants).map(|keyspace| keyspace.id).collect();
+        let keyspaces = self.keyspace_list();
+        let wants = keyspaces.iter().filter(|keyspace| {
+            several_runs(&keyspace.history.current_full()) || self.expired_table(keyspace, Share::Any).is_some()
+        });
+        let ids: Vec<KeyspaceId> = wants.map(|keyspace| keyspace.id).collect();
         let mut jobs = self.jobs.lock();
         jobs.was_busy |= !ids.is_empty();
         jobs.look_when_idle.extend(&ids);

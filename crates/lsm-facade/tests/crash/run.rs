@@ -106,6 +106,10 @@ fn keyspace_options(name: &str, rng: &mut Rng) -> KeyspaceOptions {
         .level_base_bytes(4 << 10)
         .level_size_ratio(*rng.pick(&[2, 4]));
     // Not drawn, so that the seeds of before stand for the runs of before.
+    let options = options
+        // Nothing comes of age here: what goes for its age is told in `ages`.
+        .fifo_age_max(memtable.is_multiple_of(2).then_some(Duration::from_secs(100 * 365 * 24 * 3600)))
+        .merge_what_is_read(memtable % 5 < 3);
     match (strategy, memtable % 3) {
         (Strategy::Fifo, _) | (_, 0) => options,
         (_, 1) => options.history_writes(memtable / 16),

@@ -46,6 +46,7 @@ pub(crate) fn table(id: u64, min_key: &[u8], max_key: &[u8], seqnos: (u64, u64))
         epoch: Epoch(1),
         job: JobId(1),
         seqno_base: 0,
+        newest_unix_ms: 0,
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn entry(id: u64, min: &[u8], max: &[u8]) -> Arc<TableEntry> {
         epoch: Epoch(0),
         job: JobId(0),
         seqno_base: 0,
+        newest_unix_ms: 0,
     })
 }
 
