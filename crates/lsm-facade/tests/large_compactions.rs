@@ -148,7 +148,9 @@ fn workers_help_with_parts() {
     clock.wanted.store(3, Ordering::Relaxed);
     keyspace.compact().unwrap();
     clock.wanted.store(0, Ordering::Relaxed);
-    assert_eq!(clock.came.lock().unwrap().len(), 3, "who wrote parts");
+    // At least: after one of them has ended its part, the third worker may have taken the next in its place.
+    let wrote = clock.came.lock().unwrap().len();
+    assert!((3..=4).contains(&wrote), "{wrote} threads wrote parts");
     let merges = merges.0.lock().unwrap();
     assert_eq!(merges.1, [6]);
     assert!((2..6).contains(&merges.2), "{merges:?}");
