@@ -17,7 +17,7 @@
 //! a sixteenth of what was asked for too old.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use internal_key::{KeyspaceId, Level, SeqNo, TableId};
@@ -51,9 +51,9 @@ struct Mark {
 pub(crate) struct HistoryState {
     /// Ascending; the first is the newest that has fallen out of the retention, or none has. A leaf among the locks.
     marks: Mutex<VecDeque<Mark>>,
-    /// Bytes of flushed memtables and batches since opening. Raised before they leave the super version: whoever loads that
-    /// first counts none too few.
-    flushed_bytes: AtomicU64,
+    /// Bytes of flushed memtables and batches since opening. Held while they leave the super version, so that whoever holds
+    /// it counts none twice, and none not at all: a floor that was raised too far never comes back.
+    flushed_bytes: Mutex<u64>,
     /// What each table holds for readers of the past alone; of tables that no job has looked at yet, nothing. A leaf.
     superseded: Mutex<BTreeMap<TableId, Superseded>>,
 }
@@ -101,21 +101,29 @@ impl HistoryState {
 }
 
 impl KeyspaceShared {
-    /// A part is about to leave the super version because it was flushed.
-    pub(crate) fn count_flushed(&self, parts: &[SealedPart]) {
-        if self.options.history_bytes > 0 {
-            let bytes = parts.iter().map(part_bytes).sum();
-            // Relaxed: the super version that is published after this orders it.
-            self.history_state.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Runs what takes flushed parts out of the super version, if that succeeds, and counts them as flushed then.
+    pub(crate) fn counting_flushed<T, E>(
+        &self,
+        parts: &[SealedPart],
+        install: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        if self.options.history_bytes == 0 {
+            return install();
         }
+        let mut flushed = self.history_state.flushed_bytes.lock();
+        let installed = install();
+        if installed.is_ok() {
+            *flushed += parts.iter().map(part_bytes).sum::<u64>();
+        }
+        installed
     }
 
     /// Bytes of keys and values written since opening, of which some may not be visible yet.
     fn written_bytes(&self) -> u64 {
+        let flushed = self.history_state.flushed_bytes.lock();
         let current = self.history.current();
         let sealed: u64 = current.sealed().iter().map(part_bytes).sum();
-        // Relaxed, after the super version: see `flushed_bytes`.
-        sealed + current.active().data_bytes() + self.history_state.flushed_bytes.load(Ordering::Relaxed)
+        sealed + current.active().data_bytes() + *flushed
     }
 }
 

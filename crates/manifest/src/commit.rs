@@ -142,6 +142,13 @@ impl ManifestStore {
     /// Commits what fits of `group` in one go.
     fn pass(&self, group: Vec<(u64, Request)>) -> Vec<(u64, Result<Arc<Manifest>, CommitError>)> {
         let mut disk = self.disk();
+        // M7: a fold may have failed the store while this waited for `disk`, and then nobody knows which file is named.
+        if let Some(cause) =
+            self.failed().filter(|_| !planted_faults::planted("manifest-pass-goes-on-after-a-fold-failed"))
+        {
+            let failed = |(ticket, _)| (ticket, Err(CommitError::Failed(Arc::clone(&cause))));
+            return group.into_iter().map(failed).collect();
+        }
         let mut working = self.current();
         let mut answers = Vec::with_capacity(group.len());
         let mut accepted = Vec::with_capacity(group.len());
@@ -299,4 +306,35 @@ fn lead_ended<'a>(lead: Lead<'a>, queue: &mut Queue) -> Lead<'a> {
     end_lead(queue);
     lead.store.answered.notify_all();
     lead
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use file_system::Simulation;
+
+    use super::*;
+    use crate::ManifestOptions;
+
+    /// M7: a fold fails the store while it holds `disk` and a pass waits for it: the pass writes nothing.
+    #[test]
+    fn a_pass_that_waited_while_the_store_failed_writes_nothing() {
+        let simulation = Simulation::new(1);
+        let options = ManifestOptions::default();
+        let store = ManifestStore::create(&simulation.environment(), "/db", options, &Edit::default()).unwrap();
+        let disk = store.disk();
+        thread::scope(|scope| {
+            let commit = scope.spawn(|| store.commit(Edit::default()));
+            while !store.queue.lock().leading {
+                assert!(!commit.is_finished());
+                thread::yield_now();
+            }
+            let events = simulation.files.event_count();
+            store.queue.lock().failed = Some(Arc::new(FailureCause::Panicked));
+            drop(disk);
+            assert!(matches!(commit.join().unwrap(), Err(CommitError::Failed(_))));
+            assert_eq!(simulation.files.event_count(), events);
+        });
+    }
 }

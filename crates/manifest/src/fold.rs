@@ -64,8 +64,6 @@ pub struct Fold<'a> {
     made: Vec<PathBuf>,
     written: Option<Written>,
     cost: PassCost,
-    /// Between the rename and the value in memory, where a panic leaves the store without knowledge of its disk.
-    committing: bool,
 }
 
 /// What is ready to be named.
@@ -125,7 +123,6 @@ impl ManifestStore {
             made: Vec::new(),
             written: None,
             cost: PassCost::default(),
-            committing: false,
         })
     }
 }
@@ -207,7 +204,8 @@ impl Fold<'_> {
         // 6
         let global_bytes = global.len();
         global.persist(&store.paths.dir().join(GLOBAL_NAME)).map_err(certain)?;
-        self.committing = true;
+        // Gone before `disk` is given up: who takes it next finds the store failed.
+        let _panics = FailsIfPanicking(store);
         self.cost.syncs += 1;
         if let Err(error) = store.env.files.sync_dir(store.paths.dir()) {
             tracing::error!(%error, "outcome of folding the manifest unknown: no more commits");
@@ -232,7 +230,6 @@ impl Fold<'_> {
         disk.next_generation = disk.next_generation.max(generation.saturating_add(1));
         store.current.store(Arc::new(current)); // M5
         self.made.clear();
-        self.committing = false;
         let mut metrics = store.metrics.lock();
         metrics.folds += 1;
         metrics.folds_beside += 1;
@@ -266,12 +263,20 @@ impl Fold<'_> {
     }
 }
 
+/// Stands between the rename and the value in memory, where a panic leaves the store without knowledge of its disk.
+struct FailsIfPanicking<'a>(&'a ManifestStore);
+
+impl Drop for FailsIfPanicking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.queue.lock().failed.get_or_insert_with(|| Arc::new(FailureCause::Panicked));
+        }
+    }
+}
+
 impl Drop for Fold<'_> {
     fn drop(&mut self) {
         let store = self.store;
-        if self.committing && std::thread::panicking() {
-            store.queue.lock().failed.get_or_insert_with(|| Arc::new(FailureCause::Panicked));
-        }
         let mut disk = store.disk();
         if self.tail(&disk).is_some() {
             disk.fold = None;

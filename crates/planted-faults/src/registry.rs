@@ -245,6 +245,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
     },
     Fault {
+        name: "manifest-pass-goes-on-after-a-fold-failed",
+        breaks: "M7",
+        caught_by: "-p manifest --lib a_pass_that_waited_while_the_store_failed_writes_nothing",
+    },
+    Fault {
         name: "manifest-fold-forgets-the-tail",
         breaks: "M3",
         caught_by: "-p manifest --test crash a_crash_at_any_event_of_a_fold_leaves_what_was_acknowledged",

@@ -32,6 +32,7 @@ impl Core {
         let read = self.reads.take_doubled();
         {
             let mut jobs = self.jobs.lock();
+            jobs.was_busy |= !read.is_empty();
             jobs.look_for_compaction.extend(&read);
             jobs.look_for_reads.extend(&read);
             jobs.look_at_what_is_due(&*self.environment.clock);
@@ -54,7 +55,12 @@ impl Core {
                 let claim = keyspace.as_ref().and_then(|it| self.claim_plan(&mut jobs, it, demand, bytes_max));
                 let Some(claim) = claim else {
                     match why {
-                        Why::Rested => _ = jobs.look_beside_others.remove(&id),
+                        Why::Rested => {
+                            jobs.look_beside_others.remove(&id);
+                            if bytes_max < u64::MAX {
+                                self.look_again_when_rested(&mut jobs, id);
+                            }
+                        }
                         Why::AllIdle => _ = jobs.look_when_idle.remove(&id),
                         Why::Due => {
                             jobs.look_for_compaction.remove(&id);
@@ -94,11 +100,16 @@ impl Core {
         // What is past its age already is held by a job, whose end is a reason to look.
         jobs.set_expiry(id, expires_at.filter(|at| *at > self.unix_ms()));
         self.store_first_expiry(jobs);
-        let by_time = self.options.idle_after.filter(|idle| !idle.is_zero() && self.options.background_threads > 0);
         let has_several_runs = current.is_some_and(|(_, current)| several_runs(&current));
-        if let Some(idle_after) =
-            by_time.filter(|_| has_several_runs && !planted_faults::planted("facade-rest-beside-others-unnoticed"))
-        {
+        if has_several_runs && !planted_faults::planted("facade-rest-beside-others-unnoticed") {
+            self.look_again_when_rested(jobs, id);
+        }
+    }
+
+    /// Has a look at a keyspace when it has rested, if idleness is told by time.
+    fn look_again_when_rested(&self, jobs: &mut Jobs, id: KeyspaceId) {
+        let by_time = self.options.idle_after.filter(|idle| !idle.is_zero() && self.options.background_threads > 0);
+        if let Some(idle_after) = by_time {
             jobs.rested_at.insert(id, self.environment.clock.monotonic() + idle_after);
         }
     }

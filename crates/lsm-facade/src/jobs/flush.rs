@@ -241,8 +241,9 @@ impl Core {
         parts: &[SealedPart],
         added: &[(AddedTable, Arc<Table>)],
     ) -> Outcome {
-        keyspace.count_flushed(parts);
-        match keyspace.history.install(|current| current.install_flush(parts, added)) {
+        let installed = keyspace
+            .counting_flushed(parts, || keyspace.history.install(|current| current.install_flush(parts, added)));
+        match installed {
             Ok(_) => Outcome::Done,
             Err(refusal) => {
                 // A clear came between the edit and this: its own edit takes the tables out of the manifest (P12).

@@ -184,12 +184,14 @@ impl Jobs {
             let rested = self.rested_at.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
             self.look_beside_others.extend(rested);
             self.rested_at.retain(|_, at| *at > now);
+            self.was_busy |= !self.look_beside_others.is_empty();
         }
         if !self.expires_at.is_empty() {
             let now = unix_ms(clock);
             let expired = self.expires_at.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
             self.look_for_compaction.extend(expired);
             self.expires_at.retain(|_, at| *at > now);
+            self.was_busy |= !self.look_for_compaction.is_empty();
         }
     }
 
