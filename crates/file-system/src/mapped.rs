@@ -35,6 +35,18 @@ impl MappedBytes {
         }
         Self { bytes: Bytes::Memory(words, bytes.len()) }
     }
+
+    /// Lets the system read a range soon, without waiting for it. Advice: does nothing where it cannot, or where the bytes
+    /// are in memory. A map that [`ReadFile::map`](crate::ReadFile::map) made reads nothing ahead by itself.
+    pub fn will_need(&self, offset: usize, bytes: usize) {
+        #[cfg(unix)]
+        if let Bytes::Map(map) = &self.bytes {
+            let bytes = bytes.min(map.len().saturating_sub(offset));
+            let _ = map.advise_range(memmap2::Advice::WillNeed, offset.min(map.len()), bytes);
+        }
+        #[cfg(not(unix))]
+        let _ = (offset, bytes);
+    }
 }
 
 impl Deref for MappedBytes {

@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use internal_key::{Cursor, InternalKey, MAX_KEY_BYTES, SeqNo, Trailer};
@@ -21,6 +22,10 @@ use crate::{CachedBlock, ValueRef};
 
 /// How many bytes a sequential cursor reads at once where it cannot read in place.
 const WINDOW_BYTES: u64 = 256 << 10;
+/// After so many blocks one after the other a cursor lets the system read ahead of it, on a mapped table.
+const AHEAD_AFTER_BLOCKS: u32 = 8;
+/// How far. Another piece is asked for when less than half of it is left.
+const AHEAD_BYTES: u64 = 1 << 20;
 /// Tails up to this long are copied as two words; the key buffer has room for it behind every key.
 const SHORT_TAIL_BYTES: usize = 16;
 
@@ -45,6 +50,10 @@ pub struct TableCursor {
     root_row: Option<usize>,
     partition_row: usize,
     sequential: bool,
+    /// How many blocks it has moved on since the last seek.
+    steps: u32,
+    /// What of the map the system was asked to read.
+    asked: Range<u64>,
     /// Where the window begins, and its bytes.
     window: (u64, Vec<u8>),
     /// A large value that could not be lent in place.
@@ -83,6 +92,8 @@ impl TableCursor {
             root_row: None,
             partition_row: 0,
             sequential,
+            steps: 0,
+            asked: 0..0,
             window: (0, Vec::new()),
             large: None,
             table,
@@ -298,6 +309,7 @@ impl TableCursor {
         } else {
             return Ok(());
         }
+        self.read_ahead(true);
         self.stand_on(0)
     }
 
@@ -315,7 +327,34 @@ impl TableCursor {
         } else {
             return Ok(());
         }
+        self.read_ahead(false);
         self.stand_on(self.layout.rows - 1)
+    }
+
+    /// The cursor has moved on by a block, and may be about to move through many: a map reads nothing ahead by itself.
+    fn read_ahead(&mut self, forward: bool) {
+        self.steps = self.steps.saturating_add(1);
+        if self.steps < AHEAD_AFTER_BLOCKS && !self.sequential {
+            return;
+        }
+        let Some(place) = self.place else { return };
+        let at = place.handle.offset();
+        let known = self.asked.contains(&at);
+        if forward {
+            if known && self.asked.end - at >= AHEAD_BYTES / 2 {
+                return;
+            }
+            let from = if known { self.asked.end } else { at };
+            self.table.will_need(from..at + AHEAD_BYTES);
+            self.asked = at..at + AHEAD_BYTES;
+        } else {
+            if known && at - self.asked.start >= (AHEAD_BYTES / 2).min(at) {
+                return;
+            }
+            let to = if known { self.asked.start } else { at };
+            self.asked = at.saturating_sub(AHEAD_BYTES)..at + 1;
+            self.table.will_need(self.asked.start..to);
+        }
     }
 }
 
@@ -357,6 +396,7 @@ impl Cursor for TableCursor {
 
     fn seek_to_first(&mut self) -> Result<(), TableError> {
         self.leave();
+        self.steps = 0;
         self.load_partition(0)?;
         self.load_block(0)?;
         self.stand_on(0)
@@ -364,6 +404,7 @@ impl Cursor for TableCursor {
 
     fn seek_to_last(&mut self) -> Result<(), TableError> {
         self.leave();
+        self.steps = 0;
         self.load_partition(self.root_rows() - 1)?;
         self.load_block(self.partition_rows() - 1)?;
         self.stand_on(self.layout.rows - 1)
@@ -371,6 +412,7 @@ impl Cursor for TableCursor {
 
     fn seek(&mut self, target: InternalKey<'_>) -> Result<(), TableError> {
         self.leave();
+        self.steps = 0;
         match self.locate(target)? {
             None => Ok(()),
             Some(row) if row < self.layout.rows => self.stand_on(row),
@@ -380,6 +422,7 @@ impl Cursor for TableCursor {
 
     fn seek_before(&mut self, target: InternalKey<'_>) -> Result<(), TableError> {
         self.leave();
+        self.steps = 0;
         match self.locate(target)? {
             None => self.seek_to_last(),
             Some(0) => self.previous_block(),

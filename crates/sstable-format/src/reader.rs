@@ -220,6 +220,7 @@ impl TableReader {
             match &source {
                 Source::Map(map) => {
                     let start = extent.offset as usize;
+                    map.will_need(start, extent.bytes as usize);
                     let frame = map.get(start..start + extent.bytes as usize).unwrap_or(&[]);
                     let header = check_frame(frame, kind, salt, extent.offset).map_err(damaged)?;
                     let range = payload(header.stored);
@@ -435,6 +436,13 @@ impl TableReader {
         find().map_err(|damage| self.damaged(place, damage))
     }
 
+    /// Lets the system read a range of the file soon, if it is mapped.
+    pub(crate) fn will_need(&self, range: Range<u64>) {
+        if let Source::Map(map) = &self.source {
+            map.will_need(range.start as usize, range.end.saturating_sub(range.start) as usize);
+        }
+    }
+
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.source, Source::Map(_))
     }
@@ -481,6 +489,11 @@ impl TableReader {
 
     #[cold]
     fn check_in_place(&self, place: BlockPlace, frame: &[u8]) -> Result<(), TableError> {
+        /// Of more pages than this all are asked for at once; fewer cost less than the call where they are in memory.
+        const ASKED_FOR_FROM_BYTES: usize = 16 << 10;
+        if frame.len() >= ASKED_FOR_FROM_BYTES {
+            self.will_need(place.handle.offset()..place.handle.offset() + frame.len() as u64);
+        }
         let damaged = |damage: Damage| damage.in_file(&self.path, place.handle.offset());
         let header = check_frame(frame, place.kind, self.salt, place.handle.offset()).map_err(damaged)?;
         if header.compression != 0 || header.raw != header.stored {
