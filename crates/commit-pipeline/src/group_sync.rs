@@ -12,8 +12,8 @@
 //!
 //! - **L4** While the log holds its claims, a sync that succeeds answers nobody: all sleep until the claims are released.
 //!
-//! To gather is to sleep until as many wait as were there when the last round ended, and for at most half of what its sync
-//! took. Without it the writers part into two halves, each of which sleeps through the other's sync
+//! To gather is to sleep until as many wait as were there when the last round ended, for at most half of what its sync
+//! took and never longer than a millisecond. Without it the writers part into two halves, each of which sleeps through the other's sync
 //! (`docs/decisions/0013-a-leader-gathers.md`).
 //!
 //! Knows no log: positions are distances (integers in log order), and the sync is a closure.
@@ -24,14 +24,20 @@ use lock_meter::LockCosts;
 
 use crate::sync::{Condvar, Mutex, MutexGuard, wait};
 
+/// A leader gathers no longer: threads come back as fast as they are scheduled, however slow the disk was a moment ago.
+#[cfg(not(any(loom, shuttle)))]
+const PATIENCE_MAX: Duration = Duration::from_millis(1);
+
 /// The rounds of syncing.
 #[derive(Debug)]
 pub(crate) struct GroupSync {
     state: Mutex<State>,
     /// Where round `n` sleeps: `n & 1`.
     rounds: [Condvar; 2],
-    /// Where a leader gathers.
+    /// Where a leader gathers, and for how long at most.
     gathered: Condvar,
+    #[cfg(not(any(loom, shuttle)))]
+    patience_max: Duration,
 }
 
 #[derive(Debug)]
@@ -92,7 +98,13 @@ impl GroupSync {
             syncs: 0,
             synced: 0,
         };
-        Self { state: Mutex::new(state), rounds: [Condvar::new(), Condvar::new()], gathered: Condvar::new() }
+        Self {
+            state: Mutex::new(state),
+            rounds: [Condvar::new(), Condvar::new()],
+            gathered: Condvar::new(),
+            #[cfg(not(any(loom, shuttle)))]
+            patience_max: PATIENCE_MAX,
+        }
     }
 
     /// Returns once a sync that covers `target` has succeeded.
@@ -181,7 +193,7 @@ impl GroupSync {
     /// delay and nothing else, so the models do without it: there a thread may be stopped anywhere.
     #[cfg(not(any(loom, shuttle)))]
     fn gather<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let patience = state.sync_time / 2;
+        let patience = (state.sync_time / 2).min(self.patience_max);
         if planted_faults::planted("commit-pipeline-gathers-nobody") {
             return state;
         }
@@ -296,7 +308,9 @@ mod tests {
 
     #[test]
     fn a_leader_that_gathers_answers_also_who_comes_meanwhile() {
-        let (group, disk) = after_a_round(2, LONG);
+        let (mut group, disk) = after_a_round(2, LONG);
+        group.patience_max = LONG;
+        let group = group;
         thread::scope(|scope| {
             disk.logged.store(1, Ordering::SeqCst);
             let leader = scope.spawn(|| group.wait_through(1, &disk));
@@ -314,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_leader_waits_neither_for_the_last_round_for_ever_nor_when_it_was_alone() {
-        let (group, disk) = after_a_round(2, Duration::from_millis(2));
+        // The last sync took an hour: the disk had stood still.
+        let (group, disk) = after_a_round(2, LONG);
         disk.logged.store(1, Ordering::SeqCst);
         group.wait_through(1, &disk).unwrap();
         assert_eq!((group.counts(), group.state.lock().present), ((1, 1), 1));
