@@ -333,3 +333,29 @@ pub(crate) fn clear_changes(id: KeyspaceId, options: &KeyspaceOptions, at: SeqNo
 pub(crate) fn seqno_of(seqno: u64, visible: SeqNo) -> Result<SeqNo> {
     SeqNo::new(seqno).ok_or(Error::NotYetVisible { seqno, visible: visible.get() })
 }
+
+#[cfg(test)]
+mod tests {
+    use file_system::Simulation;
+
+    use crate::{Database, KeyspaceOptions};
+
+    /// What is flushed counts once: as flushed, and no longer as sealed; and not at all if it was not installed.
+    #[test]
+    fn what_was_written_stays_the_same_through_a_flush() {
+        let builder = Database::builder("/db").environment(Simulation::new(1).environment()).background_threads(0);
+        let database = builder.open().unwrap();
+        let keyspace = database.create_keyspace("a", KeyspaceOptions::default().history_bytes(1 << 20)).unwrap();
+        keyspace.insert("key", "value".repeat(100)).unwrap();
+        let shared = &keyspace.shared;
+        let written = shared.written_bytes();
+        assert!(written >= 503, "{written}");
+        keyspace.flush().unwrap();
+        assert_eq!(shared.written_bytes(), written);
+        keyspace.insert("key", "new").unwrap();
+        let sealed = [version_history::Sealed::Memtable(std::sync::Arc::clone(shared.history.current().active()))];
+        let before = shared.written_bytes();
+        assert!(shared.counting_flushed(&sealed, || Err::<(), ()>(())).is_err());
+        assert_eq!(shared.written_bytes(), before);
+    }
+}

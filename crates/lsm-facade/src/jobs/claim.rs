@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use compaction::{Busy, Demand, KeyRange, PickInput, Plan};
+use compaction::{Busy, CompactionOptions, Demand, KeyRange, PickInput, Plan};
 use internal_key::{JobId, KeyspaceId};
 
 use super::queue::{Jobs, Task, in_turn};
-use crate::core::{Core, KeyspaceShared};
+use crate::core::{Core, KeyspaceShared, SuperVersion};
 use crate::history::Share;
+use crate::reads::TableState;
 
 /// A keyspace marked as flushing (P6), until this is dropped.
 pub(super) struct FlushClaim<'a> {
@@ -125,15 +126,8 @@ impl Core {
         let busy = jobs.compacting.entry(keyspace.id).or_default();
         let current = keyspace.history.current_full();
         let options = keyspace.options.compaction();
-        let input = PickInput {
-            version: current.version(),
-            busy,
-            options: &options,
-            oldest_sealed_epoch: None,
-            demand,
-            now_unix_ms: self.unix_ms(),
-            reads: &reads,
-        };
+        let seen = seen_by_pickers(&current, busy, &options, demand);
+        let input = PickInput { now_unix_ms: self.unix_ms(), reads: &reads, ..seen };
         let expired = || {
             let share = match demand {
                 Demand::Steady => Share::Tenth,
@@ -163,15 +157,24 @@ impl Core {
         let (busy, current) = (Busy::default(), keyspace.history.current_full());
         let busy = jobs.compacting.get(&keyspace.id).unwrap_or(&busy);
         let options = keyspace.options.compaction();
-        let input = PickInput {
-            version: current.version(),
-            busy,
-            options: &options,
-            oldest_sealed_epoch: None,
-            demand: Demand::Range(range),
-            now_unix_ms: 0,
-            reads: &[],
-        };
-        compaction::pick::is_settled(&input, range)
+        compaction::pick::is_settled(&seen_by_pickers(&current, busy, &options, Demand::Range(range)), range)
+    }
+}
+
+/// What a picker looks at where neither time nor reading is a reason.
+fn seen_by_pickers<'a>(
+    current: &'a SuperVersion,
+    busy: &'a Busy,
+    options: &'a CompactionOptions,
+    demand: Demand<'a>,
+) -> PickInput<'a, TableState> {
+    PickInput {
+        version: current.version(),
+        busy,
+        options,
+        oldest_sealed_epoch: None,
+        demand,
+        now_unix_ms: 0,
+        reads: &[],
     }
 }

@@ -235,3 +235,28 @@ pub(super) fn in_turn(keyspaces: &BTreeSet<KeyspaceId>, last: Option<KeyspaceId>
     let behind = keyspaces.range((after, Bound::Unbounded));
     behind.chain(last.into_iter().flat_map(|last| keyspaces.range(..=last)))
 }
+
+#[cfg(test)]
+mod tests {
+    use file_system::Simulation;
+
+    use super::*;
+
+    /// P9: who waits for idleness is told when what time has made due turns out to be nothing.
+    #[test]
+    fn what_time_makes_due_counts_as_busy() {
+        let simulation = Simulation::new(1);
+        let due: [fn(&mut Jobs); 2] = [
+            |jobs| _ = jobs.rested_at.insert(KeyspaceId(1), Duration::ZERO),
+            |jobs| jobs.set_expiry(KeyspaceId(1), Some(1)),
+        ];
+        for make_due in due {
+            let mut jobs = Jobs::default();
+            jobs.look_at_what_is_due(&*simulation.clock);
+            assert!(jobs.is_idle() && !jobs.was_busy);
+            make_due(&mut jobs);
+            jobs.look_at_what_is_due(&*simulation.clock);
+            assert!(!jobs.is_idle() && jobs.was_busy);
+        }
+    }
+}
