@@ -469,6 +469,7 @@ impl Core {
 
     /// Tells the jobs that one of a keyspace may be due, and wakes them.
     pub(crate) fn request_job(&self, keyspace: &KeyspaceShared) {
+        self.note_flush_due(keyspace);
         self.jobs.lock().wants_look(keyspace.id);
         self.notify_workers();
     }

@@ -150,16 +150,17 @@ fn line_of(event: &Event<'_>, at: Duration) -> Value {
         Event::FlushBegun { job, keyspace, memtables } => {
             ("flush_begun", json!({"job": job, "keyspace": keyspace, "memtables": memtables}))
         }
-        Event::FlushEnded { job, keyspace, ending, work, took } => {
-            ("flush_ended", job_fields(*job, keyspace, 0, *ending, work, *took))
+        Event::FlushEnded { job, keyspace, ending, work, queued, took } => {
+            ("flush_ended", job_fields(*job, keyspace, 0, *ending, work, (*queued, *took)))
         }
         Event::CompactionBegun { job, keyspace, plan } => {
             let Plan { output_level, inputs, .. } = plan;
             let level = output_level.get();
             ("compaction_begun", json!({"job": job, "keyspace": keyspace, "level": level, "inputs": inputs.len()}))
         }
-        Event::CompactionEnded { job, keyspace, plan, ending, work, took } => {
-            ("compaction_ended", job_fields(*job, keyspace, plan.output_level.get(), *ending, work, *took))
+        Event::CompactionEnded { job, keyspace, plan, ending, work, queued, took } => {
+            let level = plan.output_level.get();
+            ("compaction_ended", job_fields(*job, keyspace, level, *ending, work, (*queued, *took)))
         }
         Event::TableCreated { job, table, level, bytes } => {
             ("table_created", json!({"job": job, "table": table, "level": level, "bytes": bytes}))
@@ -182,7 +183,14 @@ fn line_of(event: &Event<'_>, at: Duration) -> Value {
     Value::Object(line)
 }
 
-fn job_fields(job: u64, keyspace: &str, level: u8, ending: Ending, work: &Work, took: Duration) -> Value {
+fn job_fields(
+    job: u64,
+    keyspace: &str,
+    level: u8,
+    ending: Ending,
+    work: &Work,
+    (queued, took): (Duration, Duration),
+) -> Value {
     let Work { read_bytes, written_bytes, tables, parts, helped, entries } = *work;
     let Collected { hidden, tombstones, duplicates, .. } = entries;
     json!({
@@ -198,6 +206,7 @@ fn job_fields(job: u64, keyspace: &str, level: u8, ending: Ending, work: &Work, 
         "hidden": hidden,
         "tombstones": tombstones,
         "duplicates": duplicates,
+        "queued_us": micros(queued),
         "took_us": micros(took),
     })
 }
@@ -230,7 +239,10 @@ impl Timeline {
         let began = lines.front().map_or(Duration::ZERO, |(at, ..)| *at);
         let kept = |(at, text, ended): ReadLine| {
             let at = at.saturating_sub(began);
-            let bar = ended.map(|(row, took)| Bar { row, from: at.saturating_sub(took), label: text.clone() });
+            let bar = ended.map(|(row, took, queued)| {
+                let from = at.saturating_sub(took);
+                Bar { row, from, queued, label: text.clone() }
+            });
             Kept { at, line: text, bar }
         };
         Ok(Self::told(environment, lines.into_iter().map(kept).collect(), unreadable))
@@ -250,8 +262,8 @@ fn event_log_files(environment: &Environment, dir: &Path) -> Result<Vec<Vec<u8>>
     Ok(texts)
 }
 
-/// When a line's event was told, its text, and what ended with it and how long that took.
-type ReadLine = (Duration, String, Option<(Row, Duration)>);
+/// When a line's event was told, its text, and what ended with it, how long that took, and how long it was queued before.
+type ReadLine = (Duration, String, Option<(Row, Duration, Duration)>);
 
 /// `None` for a line that is no event's.
 fn read_line(line: &[u8]) -> Option<ReadLine> {
@@ -264,7 +276,11 @@ fn read_line(line: &[u8]) -> Option<ReadLine> {
         _ => None,
     };
     let ended = match row {
-        Some(row) => Some((row, Duration::from_micros(number("took_us")?))),
+        // Stalls have no queue, and lines of an earlier version do not tell of it.
+        Some(row) => {
+            let queued = Duration::from_micros(number("queued_us").unwrap_or(0));
+            Some((row, Duration::from_micros(number("took_us")?), queued))
+        }
         None => None,
     };
     Some((Duration::from_micros(number("unix_us")?), line.get("text")?.as_str()?.to_owned(), ended))

@@ -76,6 +76,8 @@ pub enum Event<'a> {
         ending: Ending,
         /// What it did.
         work: Work,
+        /// How long it had been due when it began, with no running job in its way.
+        queued: Duration,
         /// From its beginning.
         took: Duration,
     },
@@ -102,6 +104,8 @@ pub enum Event<'a> {
         ending: Ending,
         /// What it did.
         work: Work,
+        /// How long it had been due when it began, with no running job in its way.
+        queued: Duration,
         /// From its beginning.
         took: Duration,
     },
@@ -167,14 +171,17 @@ impl fmt::Display for Event<'_> {
             Self::FlushBegun { job, keyspace, memtables } => {
                 write!(f, "job {job} flush begins: {keyspace}, {memtables} memtables")
             }
-            Self::FlushEnded { job, keyspace, ending, work, took } => {
-                write!(f, "job {job} flush ends: {keyspace}, {ending}, {work}, {took:?}")
+            Self::FlushEnded { job, keyspace, ending, work, queued, took } => {
+                write!(f, "job {job} flush ends: {keyspace}, {ending}, {work}, {took:?} after {queued:?} in the queue")
             }
             Self::CompactionBegun { job, keyspace, plan } => {
                 write!(f, "job {job} compaction begins: {keyspace}, {plan}")
             }
-            Self::CompactionEnded { job, keyspace, ending, work, took, .. } => {
-                write!(f, "job {job} compaction ends: {keyspace}, {ending}, {work}, {took:?}")
+            Self::CompactionEnded { job, keyspace, ending, work, queued, took, .. } => {
+                write!(
+                    f,
+                    "job {job} compaction ends: {keyspace}, {ending}, {work}, {took:?} after {queued:?} in the queue"
+                )
             }
             Self::TableCreated { job, table, level, bytes } => {
                 write!(f, "job {job} table created: t{table} in L{level}, {bytes} bytes")
@@ -325,7 +332,15 @@ pub(crate) struct Kept {
 pub(crate) struct Bar {
     pub(crate) row: Row,
     pub(crate) from: Duration,
+    /// How long before that it was due.
+    pub(crate) queued: Duration,
     pub(crate) label: String,
+}
+
+impl Bar {
+    fn due(&self) -> Duration {
+        self.from.saturating_sub(self.queued)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -381,14 +396,15 @@ impl Timeline {
         text
     }
 
-    /// Every flush, compaction and stall that has ended as a bar over time: a picture that needs nothing else.
+    /// Every flush, compaction and stall that has ended as a bar over time, with a line before it for the time that it was
+    /// queued: a picture that needs nothing else.
     pub fn svg(&self) -> String {
         let kept = self.kept();
         let bars: Vec<(&Bar, Duration)> = kept.iter().filter_map(|kept| Some((kept.bar.as_ref()?, kept.at))).collect();
         let mut rows: Vec<Row> = bars.iter().map(|(bar, _)| bar.row).collect();
         rows.sort_unstable();
         rows.dedup();
-        let from = bars.iter().map(|(bar, _)| bar.from).min().unwrap_or_default();
+        let from = bars.iter().map(|(bar, _)| bar.due()).min().unwrap_or_default();
         let to = bars.iter().map(|(_, to)| *to).max().unwrap_or_default();
         let span = to.saturating_sub(from).as_secs_f64().max(1e-9);
         let (left, width, height) = (90.0, 900.0, 28.0);
@@ -418,6 +434,13 @@ impl Timeline {
                     height - 6.0,
                     escaped(&bar.label),
                 );
+                if !bar.queued.is_zero() {
+                    let (x1, x2, y) = (x(bar.due()), x(bar.from), y + height * 0.4);
+                    let _ = writeln!(
+                        out,
+                        "<line x1=\"{x1:.1}\" y1=\"{y:.0}\" x2=\"{x2:.1}\" y2=\"{y:.0}\" stroke=\"{color}\"/>"
+                    );
+                }
             }
         }
         let y = height * (rows.len() as f64 + 1.1);
@@ -441,12 +464,15 @@ impl EventListener for Timeline {
         let at = self.clock.monotonic().saturating_sub(self.began);
         let line = event.to_string();
         let ended = match event {
-            Event::FlushEnded { took, .. } => Some((Row::Flushes, took)),
-            Event::CompactionEnded { took, plan, .. } => Some((Row::Compactions(plan.output_level.get()), took)),
-            Event::StallEnded { took, .. } => Some((Row::Stalls, took)),
+            Event::FlushEnded { took, queued, .. } => Some((Row::Flushes, took, *queued)),
+            Event::CompactionEnded { took, queued, plan, .. } => {
+                Some((Row::Compactions(plan.output_level.get()), took, *queued))
+            }
+            Event::StallEnded { took, .. } => Some((Row::Stalls, took, Duration::ZERO)),
             _ => None,
         };
-        let bar = ended.map(|(row, took)| Bar { row, from: at.saturating_sub(*took), label: line.clone() });
+        let bar =
+            ended.map(|(row, took, queued)| Bar { row, from: at.saturating_sub(*took), queued, label: line.clone() });
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == self.events_max {
             kept.pop_front();

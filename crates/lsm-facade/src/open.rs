@@ -597,12 +597,11 @@ fn remove_leftovers(core: &Core, referenced: &BTreeSet<TableId>) -> Result<()> {
 }
 
 fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
-    {
-        let mut jobs = core.jobs.lock();
-        for keyspace in core.keyspace_list() {
-            core.update_pace(&keyspace);
-            jobs.wants_look(keyspace.id);
-        }
+    for keyspace in core.keyspace_list() {
+        core.update_pace(&keyspace);
+        core.note_flush_due(&keyspace);
+        core.note_compaction_due(&keyspace);
+        core.jobs.lock().wants_look(keyspace.id);
     }
     let source = Arc::new(JobsOf(Arc::downgrade(core)));
     let scheduler = Arc::new(Scheduler::start(core.options.background_threads, source)?);

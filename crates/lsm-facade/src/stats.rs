@@ -27,8 +27,9 @@ pub(crate) struct Counters {
     compactions: [AtomicU64; Level::COUNT],
     compaction_read_bytes: AtomicU64,
     compaction_written_bytes: AtomicU64,
-    /// By the level that jobs wrote to: bytes read and written, entries hidden, tombstones, duplicates, nanoseconds.
-    work: [[AtomicU64; 6]; Level::COUNT],
+    /// By the level that jobs wrote to: bytes read and written, entries hidden, tombstones, duplicates, nanoseconds of work
+    /// and in the queue.
+    work: [[AtomicU64; 7]; Level::COUNT],
     /// By cause, the queue last: how many, nanoseconds.
     stalled: [[AtomicU64; 2]; 4],
 }
@@ -73,7 +74,7 @@ impl Counters {
         CommitWaits { counters: self, before: waited_on_this_thread() }
     }
 
-    pub(crate) fn worked(&self, level: Level, work: &Work, took: Duration) {
+    pub(crate) fn worked(&self, level: Level, work: &Work, queued: Duration, took: Duration) {
         let entries = work.entries;
         let figures = [
             work.read_bytes,
@@ -82,6 +83,7 @@ impl Counters {
             entries.tombstones,
             entries.duplicates,
             took.as_nanos() as u64,
+            queued.as_nanos() as u64,
         ];
         for (counter, figure) in self.work[level.index()].iter().zip(figures) {
             counter.fetch_add(figure, Ordering::Relaxed);
@@ -179,9 +181,9 @@ impl Stats {
         self.waited_ns = load(&counters.waited_ns);
         self.longest_wait_ns = load(&counters.longest_wait_ns);
         self.work = std::array::from_fn(|level| {
-            let [read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns] =
+            let [read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns, queued_ns] =
                 std::array::from_fn(|figure| load(&counters.work[level][figure]));
-            LevelWork { read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns }
+            LevelWork { read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns, queued_ns }
         });
         let stalled = |cause: usize| std::array::from_fn(|figure| load(&counters.stalled[cause][figure])).into();
         self.stalls_by_cause =
@@ -208,11 +210,11 @@ impl fmt::Display for Stats {
         writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
         writeln!(f, "longest wait    {} ns in one commit", self.longest_wait_ns)?;
         for (level, work) in self.work.iter().enumerate().filter(|(_, work)| work.busy_ns > 0) {
-            let LevelWork { read_bytes, written_bytes, hidden, tombstones, busy_ns, .. } = work;
+            let LevelWork { read_bytes, written_bytes, hidden, tombstones, busy_ns, queued_ns, .. } = work;
             writeln!(
                 f,
                 "jobs into L{level}    {read_bytes} bytes read, {written_bytes} written, {hidden} hidden entries and \
-                 {tombstones} tombstones dropped, {busy_ns} ns"
+                 {tombstones} tombstones dropped, {busy_ns} ns after {queued_ns} ns in the queue"
             )?;
         }
         writeln!(f, "snapshots       {}", self.snapshots)?;
@@ -243,6 +245,9 @@ pub struct LevelWork {
     pub duplicates: u64,
     /// Nanoseconds that jobs took, in sum.
     pub busy_ns: u64,
+    /// Nanoseconds that something of a keyspace was due and no running job was in its way, until one of these jobs began, in
+    /// sum. Those of one keyspace never overlap, so this says for how long there was work for another thread.
+    pub queued_ns: u64,
 }
 
 /// How many commits waited at a hard limit, and nanoseconds in sum, by the limit (P10).

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use file_system::{Fault, Simulation};
 use lsm_facade::{
@@ -304,4 +305,59 @@ fn an_event_log_that_cannot_be_written_or_read_fails_nothing() {
     let database = with_event_log(&simulation).open().unwrap();
     assert_eq!(database.keyspace("a").unwrap().get("a").unwrap().as_deref(), Some(&b"new"[..]));
     assert!(Database::builder("/db").environment(environment).verify().unwrap().damage.is_empty());
+}
+
+/// A job's queue time runs from when it could have begun: not from before it was due, nor from while another was in its way.
+#[test]
+fn jobs_tell_how_long_they_were_queued() {
+    let simulation = Simulation::new(7);
+    let clock = &simulation.clock;
+    let timeline = Arc::new(Timeline::new(simulation.environment(), 1000));
+    let builder = builder(&simulation).event_log_bytes_max(64 << 10).compact_when_idle_after(None);
+    let database = builder.event_listener(timeline.clone()).open().unwrap();
+    let options =
+        KeyspaceOptions::default().memtable_bytes(8 << 10).write_buffer_bytes(24 << 10).level_zero_runs_max(2);
+    let keyspace = database.create_keyspace("a", options).unwrap();
+    let queued = |levels: std::ops::Range<usize>| {
+        let work = database.stats().work;
+        Duration::from_nanos(levels.map(|level| work[level].queued_ns).sum())
+    };
+    let mut next = 0_u32;
+    let mut seal = || {
+        let before = keyspace.stats().sealed;
+        while keyspace.stats().sealed == before {
+            keyspace.insert(next.to_be_bytes(), [7; 500]).unwrap();
+            next += 1;
+        }
+    };
+    let run_until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(database.run_one_job().unwrap());
+        }
+    };
+    // A flush takes two memtables.
+    seal();
+    clock.advance(Duration::from_secs(100));
+    seal();
+    clock.advance(Duration::from_secs(5));
+    seal();
+    run_until(&|| database.stats().flushes == 1);
+    assert_eq!(queued(0..1), Duration::from_secs(5), "since the second seal: {}", timeline.table());
+    // One run is enough for a compaction of two at most (C1).
+    clock.advance(Duration::from_secs(3));
+    run_until(&|| database.stats().compactions.iter().sum::<u64>() == 1);
+    assert_eq!(queued(1..7), Duration::from_secs(3), "since the flush: {}", timeline.table());
+    // A flush that is asked for begins at once; the compaction that it makes due waits for somebody to do it.
+    clock.advance(Duration::from_secs(50));
+    keyspace.flush().unwrap();
+    clock.advance(Duration::from_secs(2));
+    run_until(&|| database.stats().compactions.iter().sum::<u64>() == 2);
+    assert_eq!((queued(0..1), queued(1..7)), (Duration::from_secs(5), Duration::from_secs(5)), "{}", timeline.table());
+    let told = timeline.table();
+    for words in ["after 5s in the queue", "after 3s in the queue", "after 2s in the queue"] {
+        assert_eq!(told.matches(words).count(), 1, "{words}: {told}");
+    }
+    assert_eq!(timeline.svg().matches("<line ").count(), 3, "a line before each that was queued");
+    let read = Timeline::of_event_log(&simulation.environment(), "/db").unwrap();
+    assert_eq!(read.svg().matches("<line ").count(), 3);
 }

@@ -5,6 +5,7 @@
 //! - **C3** A plan is picked and claimed in one step, so that no two that overlap run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use compaction::{Busy, CompactionOptions, Demand, KeyRange, PickInput, Plan};
 use internal_key::{JobId, KeyspaceId};
@@ -18,6 +19,8 @@ use crate::reads::TableState;
 pub(super) struct FlushClaim<'a> {
     pub(super) core: &'a Core,
     pub(super) keyspace: Arc<KeyspaceShared>,
+    /// How long it had been due.
+    pub(super) queued: Duration,
     /// Whether a flush was tried, after which another may be due.
     pub(super) tried: bool,
 }
@@ -38,6 +41,8 @@ pub(super) struct CompactionClaim<'a> {
     pub(super) keyspace: Arc<KeyspaceShared>,
     pub(super) plan: Plan,
     pub(super) job: JobId,
+    /// How long something of its keyspace had been due.
+    pub(super) queued: Duration,
     /// Whether the caller of `compact_range` carries it out, and no worker.
     led_by_caller: bool,
 }
@@ -79,17 +84,17 @@ impl Core {
     /// The next keyspace that may need a flush, marked as flushing (P6).
     pub(super) fn claim_flush(&self) -> Option<FlushClaim<'_>> {
         loop {
-            let id = {
+            let (id, queued) = {
                 let mut jobs = self.jobs.lock();
                 let may_flush = |id: &&KeyspaceId| !jobs.flushing.contains(id) && jobs.may_run(Task::Flush(**id));
                 let id = in_turn(&jobs.look_for_flush, jobs.flushed_last).find(may_flush).copied()?;
                 jobs.look_for_flush.remove(&id);
                 jobs.flushed_last = Some(id);
                 jobs.flushing.insert(id);
-                id
+                (id, jobs.flush_due.begin(id, self.environment.clock.monotonic()))
             };
             match self.keyspace_by_id(id) {
-                Some(keyspace) => return Some(FlushClaim { core: self, keyspace, tried: false }),
+                Some(keyspace) => return Some(FlushClaim { core: self, keyspace, queued, tried: false }),
                 None => {
                     let mut jobs = self.jobs.lock();
                     jobs.flushing.remove(&id);
@@ -147,9 +152,15 @@ impl Core {
         let job = self.next_job_id();
         busy.begin(job, &plan);
         jobs.compactions_running += 1;
+        let now = self.environment.clock.monotonic();
+        let queued = match demand {
+            Demand::Steady => jobs.compaction_due.begin(keyspace.id, now),
+            _ => Duration::ZERO,
+        };
+        self.note_compaction_due_in(jobs, keyspace, now);
         let led_by_caller = matches!(demand, Demand::Range(_));
         jobs.led_by_callers += usize::from(led_by_caller);
-        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job, led_by_caller })
+        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job, queued, led_by_caller })
     }
 
     /// Whether nothing of a range is left to compact, whatever runs elsewhere in the keyspace.
@@ -162,7 +173,7 @@ impl Core {
 }
 
 /// What a picker looks at where neither time nor reading is a reason.
-fn seen_by_pickers<'a>(
+pub(super) fn seen_by_pickers<'a>(
     current: &'a SuperVersion,
     busy: &'a Busy,
     options: &'a CompactionOptions,

@@ -100,6 +100,7 @@ impl Core {
         // What is past its age already is held by a job, whose end is a reason to look.
         jobs.set_expiry(id, expires_at.filter(|at| *at > self.unix_ms()));
         self.store_first_expiry(jobs);
+        jobs.compaction_due.forget(id);
         let has_several_runs = current.is_some_and(|(_, current)| several_runs(&current));
         if has_several_runs && !planted_faults::planted("facade-rest-beside-others-unnoticed") {
             self.look_again_when_rested(jobs, id);
@@ -137,7 +138,7 @@ impl Core {
         asked: Option<&CompactionControl>,
     ) -> Result<Outcome> {
         let keyspace = Arc::clone(&claim.keyspace);
-        let (job, name, plan) = (claim.job, &*keyspace.name, claim.plan.clone());
+        let (job, name, plan, queued) = (claim.job, &*keyspace.name, claim.plan.clone(), claim.queued);
         self.tell(&Event::CompactionBegun { job: job.get(), keyspace: name, plan: &plan });
         let mut work = Work::default();
         // The job looks at the clock itself; a panic of it there must not be met outside of the guard.
@@ -148,11 +149,16 @@ impl Core {
             took = self.environment.clock.monotonic().saturating_sub(began);
             outcome
         });
+        if let Ok(Outcome::Done) = outcome {
+            let Work { tables, written_bytes: bytes, .. } = work;
+            tracing::info!(%job, keyspace = name, tables, bytes, ?took, "compaction ends");
+        }
         drop(claim);
         self.update_pace(&keyspace);
-        self.counters.worked(plan.output_level, &work, took);
+        self.note_compaction_due(&keyspace);
+        self.counters.worked(plan.output_level, &work, queued, took);
         let ending = ending(&outcome);
-        self.tell(&Event::CompactionEnded { job: job.get(), keyspace: name, plan: &plan, ending, work, took });
+        self.tell(&Event::CompactionEnded { job: job.get(), keyspace: name, plan: &plan, ending, work, queued, took });
         outcome
     }
 
@@ -163,7 +169,6 @@ impl Core {
         work: &mut Work,
         (cancel, asked): (Cancel<'_>, Option<&CompactionControl>),
     ) -> Result<Outcome> {
-        let began = self.environment.clock.monotonic();
         tracing::info!(%job, keyspace = keyspace.name, %plan, "compaction begins");
         let current = keyspace.history.current_full();
         let inputs = plan_tables(&current, plan);
@@ -213,8 +218,6 @@ impl Core {
         self.tell_edit(job, made, added.len(), removed.len());
         let bytes: u64 = outputs.iter().map(|entry| entry.bytes).sum();
         self.counters.compacted(plan.output_level, plan.input_bytes, bytes);
-        let took = self.environment.clock.monotonic().saturating_sub(began);
-        tracing::info!(%job, keyspace = keyspace.name, tables = outputs.len(), bytes, ?took, "compaction ends");
         Ok(Outcome::Done)
     }
 }

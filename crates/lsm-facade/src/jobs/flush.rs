@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use compaction::{Cancel, Collected, Collector, KeySpan, OlderRuns, Outputs, Progress};
 use internal_key::{Epoch, JobId, Level, SeqNo};
@@ -38,9 +39,14 @@ impl Core {
             let keyspace = Arc::clone(&claim.keyspace);
             let parts = self.parts_due(&keyspace);
             claim.tried = !parts.is_empty();
-            let ended = claim.tried.then(|| self.guarded(|| self.flush_parts(&keyspace, &parts, Cancel::when(cancel))));
+            let (queued, cancel) = (claim.queued, Cancel::when(cancel));
+            let ended = claim.tried.then(|| self.guarded(|| self.flush_parts(&keyspace, &parts, queued, cancel)));
             drop(claim);
             self.update_pace(&keyspace);
+            self.note_flush_due(&keyspace);
+            if ended.is_some() {
+                self.note_compaction_due(&keyspace);
+            }
             let task = Task::Flush(keyspace.id);
             match ended {
                 None => self.jobs.lock().no_longer_fails(task),
@@ -51,7 +57,7 @@ impl Core {
     }
 
     /// The oldest sealed parts that one flush takes, oldest first; empty while none is due.
-    fn parts_due(&self, keyspace: &KeyspaceShared) -> Vec<SealedPart> {
+    pub(super) fn parts_due(&self, keyspace: &KeyspaceShared) -> Vec<SealedPart> {
         let current = keyspace.history.current();
         let sealed = current.sealed();
         let Some(oldest) = sealed.iter().filter_map(first_seqno).min() else { return Vec::new() };
@@ -65,14 +71,24 @@ impl Core {
     }
 
     /// Makes tables of `parts`, the oldest sealed ones, and installs them (P4, P5, P6, M1).
-    fn flush_parts(&self, keyspace: &Arc<KeyspaceShared>, parts: &[SealedPart], cancel: Cancel<'_>) -> Result<Outcome> {
+    fn flush_parts(
+        &self,
+        keyspace: &Arc<KeyspaceShared>,
+        parts: &[SealedPart],
+        queued: Duration,
+        cancel: Cancel<'_>,
+    ) -> Result<Outcome> {
         let (job, name) = (self.next_job_id(), &*keyspace.name);
         self.tell(&Event::FlushBegun { job: job.get(), keyspace: name, memtables: parts.len() });
         let (began, mut work) = (self.environment.clock.monotonic(), Work::default());
         let outcome = self.guarded(|| self.flush_as(job, keyspace, parts, &mut work, cancel));
         let took = self.environment.clock.monotonic().saturating_sub(began);
-        self.counters.worked(Level::ZERO, &work, took);
-        self.tell(&Event::FlushEnded { job: job.get(), keyspace: name, ending: ending(&outcome), work, took });
+        if let Ok(Outcome::Done) = outcome {
+            let Work { tables, written_bytes: bytes, .. } = work;
+            tracing::info!(%job, keyspace = name, parts = parts.len(), tables, bytes, ?took, "flushed");
+        }
+        self.counters.worked(Level::ZERO, &work, queued, took);
+        self.tell(&Event::FlushEnded { job: job.get(), keyspace: name, ending: ending(&outcome), work, queued, took });
         outcome
     }
 
@@ -84,7 +100,6 @@ impl Core {
         work: &mut Work,
         cancel: Cancel<'_>,
     ) -> Result<Outcome> {
-        let began = self.environment.clock.monotonic();
         let Some(pipeline) = &self.pipeline else { return Err(Error::ReadOnly) };
         if let Some(last) = parts.iter().filter_map(last_seqno).max() {
             pipeline.wait_visible(last).map_err(Error::failed)?; // P4: complete
@@ -135,12 +150,8 @@ impl Core {
         let outcome = self.install_flush(keyspace, parts, &added);
         self.after_edit(&manifest);
         self.tell_edit(job, added.iter().map(|(place, _)| place), added.len(), 0);
-        let bytes = work.written_bytes;
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        self.counters.flushed_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let took = self.environment.clock.monotonic().saturating_sub(began);
-        let tables = added.len();
-        tracing::info!(%job, keyspace = keyspace.name, parts = parts.len(), tables, bytes, ?took, "flushed");
+        self.counters.flushed_bytes.fetch_add(work.written_bytes, Ordering::Relaxed);
         Ok(outcome)
     }
 

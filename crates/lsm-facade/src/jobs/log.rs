@@ -70,6 +70,7 @@ impl Core {
             if keyspace.history.current().sealed().is_empty() && pipeline.with_order(|_| keyspace.seal_in_order()) {
                 keyspace.refill_spare();
             }
+            self.note_flush_due(&keyspace);
             self.jobs.lock().wants_look(keyspace.id);
         }
     }

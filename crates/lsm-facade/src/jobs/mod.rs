@@ -15,11 +15,13 @@
 //!
 //! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
 //!
-//! Reading order: `queue` (what there is to do), `claim` (what a job has for itself), `run` (which job is next), then each
-//! kind: `log`, `operation`, `flush`, `compact`, `merge`, `range`; what they share: `tables`, `edit`; and `wait`, `pace`, `tidy_up`.
+//! Reading order: `queue` (what there is to do), `claim` (what a job has for itself), `due` (how long it was queued), `run`
+//! (which job is next), then each kind: `log`, `operation`, `flush`, `compact`, `merge`, `range`; what they share: `tables`,
+//! `edit`; and `wait`, `pace`, `tidy_up`.
 
 mod claim;
 mod compact;
+mod due;
 mod edit;
 mod flush;
 mod log;

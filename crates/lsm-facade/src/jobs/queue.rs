@@ -13,6 +13,7 @@ use compaction::{Busy, Scope};
 use file_system::Clock;
 use internal_key::KeyspaceId;
 
+use super::due::Due;
 use super::merge::Merge;
 use crate::Error;
 use crate::core::unix_ms;
@@ -39,6 +40,9 @@ pub(crate) struct Jobs {
     pub(super) look_for_reads: BTreeSet<KeyspaceId>,
     /// When the oldest tables of keyspaces will be past their age, in milliseconds of Unix time.
     expires_at: BTreeMap<KeyspaceId, u64>,
+    /// Since when a flush could have begun, and a compaction that limits demand.
+    pub(super) flush_due: Due,
+    pub(super) compaction_due: Due,
     pub(super) flushing: BTreeSet<KeyspaceId>,
     pub(super) compacting: BTreeMap<KeyspaceId, Busy>,
     /// The keyspaces in which a flush and a compaction was begun last: the next is looked for behind them, so that one
