@@ -431,6 +431,8 @@ pub(crate) struct Core {
     pub(crate) changing: RwLock<()>,
     /// Taken also after a holder has panicked, as the other locks here: no holder leaves its data half changed.
     pub(crate) jobs: Mutex<Jobs>,
+    /// Held by who frees what nobody uses any more, so that who waits for an idle database finds it gone.
+    pub(crate) tidying: std::sync::Mutex<()>,
     /// The part of the log that the last commit lay in, as [`log_window`] numbers them. Written under the reservation lock.
     pub(crate) log_window: AtomicU64,
     /// When the first table of any keyspace will be past its age, in milliseconds of Unix time; `u64::MAX` while none will.

@@ -106,10 +106,11 @@ impl RangeView {
 /// Both ends may be used by turns; they meet in the middle and no row comes twice. Each end costs a merge over the
 /// keyspace's memtables and runs; a row costs a copy of key and value (see [`RangeCursor`] for reading in place).
 pub struct Iter {
-    view: RangeView,
     /// Each end, once it is used, stands on the row that it yielded last.
     front: Option<Visible>,
     back: Option<Visible>,
+    /// Dropped after the ends, so that a worker frees what they hold (R4).
+    view: RangeView,
     done: bool,
 }
 
@@ -241,13 +242,13 @@ impl FusedIterator for Iter {}
 /// # }
 /// ```
 pub struct RangeCursor {
-    /// Keeps the database open.
-    handle: Arc<Handle>,
-    /// Lets a worker free what the sources hold, never the reader that drops them (R4).
+    cursor: Visible,
+    /// Lets a worker free what the sources hold, never the reader that drops them (R4): dropped after the cursor.
     _super_version: Arc<SuperVersion>,
     /// Why it never stands on a row, if it may not.
     refused: Option<Box<Error>>,
-    cursor: Visible,
+    /// Keeps the database open.
+    handle: Arc<Handle>,
 }
 
 impl std::fmt::Debug for RangeCursor {

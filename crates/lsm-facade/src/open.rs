@@ -393,6 +393,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         history_due: AtomicU64::new(u64::MAX),
         keyspaces: RwLock::new(keyspaces),
         membership: Mutex::new(()),
+        tidying: std::sync::Mutex::new(()),
         changing: RwLock::new(()),
         jobs: Mutex::new(Jobs::default()),
         log_window: AtomicU64::new(0),

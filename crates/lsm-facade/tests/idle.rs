@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{builder, key, rows, small, value};
 use file_system::Simulation;
-use lsm_facade::{Compression, Database, Error, Keyspace, KeyspaceOptions, KeyspaceStats};
+use lsm_facade::{Compression, Database, Error, Keyspace, KeyspaceOptions, KeyspaceStats, Strategy};
 
 /// Writes 1500 rows three times over and deletes nine of ten.
 fn fill(keyspace: &Keyspace) {
@@ -165,4 +165,31 @@ fn a_keyspace_that_rests_comes_to_one_run_beside_a_busy_one() {
     });
     assert!(is_one_run_of_what_lives(&keyspace.stats()), "{}", keyspace.stats());
     check(&keyspace);
+}
+
+/// P9: where idleness leads to nothing, however many runs there are, nobody looks for it again and again.
+#[test]
+fn nobody_polls_where_there_is_nothing_to_do_when_idle() {
+    for idle_after in [Duration::ZERO, Duration::from_millis(5)] {
+        let simulation = Simulation::new(1);
+        let database =
+            builder(&simulation).background_threads(1).compact_when_idle_after(Some(idle_after)).open().unwrap();
+        let keyspace = database.create_keyspace("a", small().strategy(Strategy::Fifo)).unwrap();
+        for number in 0..2 {
+            keyspace.insert(key(number), value(number)).unwrap();
+            keyspace.flush().unwrap();
+        }
+        assert_eq!(keyspace.stats().levels[0].runs, 2);
+        let looks = || {
+            let stats = database.stats();
+            let (_, costs) = stats.locks.iter().find(|(name, _)| *name == "jobs").expect("a lock by that name");
+            costs.acquisitions
+        };
+        // What is left to do after the flush may take some looks.
+        std::thread::sleep(Duration::from_millis(100));
+        let before = looks();
+        std::thread::sleep(Duration::from_millis(200));
+        let more = looks() - before;
+        assert!(more < 20, "{more} looks within 200 ms, idle after {idle_after:?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use file_system::{Clock, Environment, Fault, FaultEffect, FileOperation, FileSystem, Simulation};
 use lsm_facade::{
@@ -281,6 +281,50 @@ impl EventListener for HoldsFlush {
     }
 }
 
+/// Keeps whoever begins a compaction of the keyspace "held" until it is let go.
+#[derive(Debug)]
+struct HoldsCompaction {
+    begun: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl EventListener for HoldsCompaction {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::CompactionBegun { keyspace: "held", .. } = event {
+            self.begun.send(()).unwrap();
+            // Gone: nobody holds it any longer.
+            let _ = self.go_on.lock().unwrap().recv();
+        }
+    }
+}
+
+/// P9: a compaction that a caller leads, however long, takes the place of none of the background's.
+#[test]
+fn a_callers_compaction_holds_up_no_other_keyspace() {
+    let simulation = Simulation::new(8);
+    let ((begun, has_begun), (let_go, go_on)) = (mpsc::channel(), mpsc::channel());
+    let holds = Arc::new(HoldsCompaction { begun, go_on: Mutex::new(go_on) });
+    let database = builder(simulation.environment()).background_threads(2).event_listener(holds).open().unwrap();
+    let held = database.create_keyspace("held", options().level_zero_runs_max(100)).unwrap();
+    let other = database.create_keyspace("other", options().level_zero_runs_max(2)).unwrap();
+    fill(&held);
+    thread::scope(|scope| {
+        let compacting = scope.spawn(|| held.compact());
+        has_begun.recv().unwrap();
+        other.insert("key", "value").unwrap();
+        other.flush().unwrap();
+        let level_zero = || other.stats().levels.iter().find(|level| level.level == 0).map_or(0, |level| level.runs);
+        let begun = Instant::now();
+        while level_zero() > 0 && begun.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let left = level_zero();
+        drop(let_go);
+        compacting.join().unwrap().unwrap();
+        assert_eq!(left, 0, "its runs stand while the other keyspace is compacted");
+    });
+}
+
 /// P9: who waits for a job on behalf of a compaction is woken when that is cancelled.
 #[test]
 fn cancelling_wakes_who_waits_for_a_job() {
@@ -326,4 +370,25 @@ fn a_writer_at_a_hard_limit_is_told_of_the_suspension() {
     keyspace.insert(number.to_be_bytes(), [0; 1000]).unwrap();
     keyspace.flush().unwrap();
     assert_eq!(keyspace.iter().count(), number as usize + 1, "what was refused was not written");
+}
+
+/// P10: large batches count as the runs that they will be, before they are installed.
+#[test]
+fn large_batches_are_part_of_the_debt() {
+    let simulation = Simulation::new(9);
+    let database = builder(simulation.environment()).large_batch_bytes(1024).open().unwrap();
+    let keyspace = database.create_keyspace("a", options()).unwrap();
+    let limit = keyspace.stats().debt.l0_runs_max;
+    for round in 0..4 * limit as u32 {
+        let mut batch = database.batch();
+        for number in 0..4_u32 {
+            batch.insert(&keyspace, (round * 4 + number).to_be_bytes(), [1; 1000]).unwrap();
+        }
+        database.write(&batch).unwrap();
+        let stats = keyspace.stats();
+        let batches = stats.sealed / 2;
+        let runs = stats.levels.iter().find(|level| level.level == 0).map_or(0, |level| level.runs);
+        assert!(batches + runs <= limit + 1, "after {round}: {batches} batches and {runs} runs, at most {limit}");
+    }
+    assert_eq!(keyspace.iter().count() as u64, 16 * limit);
 }

@@ -122,14 +122,32 @@ impl Core {
         demand: Demand<'_>,
         bytes_max: u64,
     ) -> Option<CompactionClaim<'_>> {
+        let plan = self.pick_plan(jobs, keyspace, demand).filter(|plan| plan.input_bytes <= bytes_max)?;
+        let job = self.next_job_id();
+        jobs.compacting.entry(keyspace.id).or_default().begin(job, &plan);
+        jobs.compactions_running += 1;
+        let now = self.environment.clock.monotonic();
+        let queued = match demand {
+            Demand::Steady => jobs.compaction_due.begin(keyspace.id, now),
+            _ => Duration::ZERO,
+        };
+        self.note_compaction_due_in(jobs, keyspace, now);
+        let led_by_caller = matches!(demand, Demand::Range(_));
+        jobs.led_by_callers += usize::from(led_by_caller);
+        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job, queued, led_by_caller })
+    }
+
+    /// The plan that a claim would begin now.
+    pub(super) fn pick_plan(&self, jobs: &Jobs, keyspace: &KeyspaceShared, demand: Demand<'_>) -> Option<Plan> {
+        let current = keyspace.history.current_full();
         let reads = match demand {
             Demand::Steady if keyspace.options.merge_what_is_read && jobs.look_for_reads.contains(&keyspace.id) => {
-                crate::reads::of_version(keyspace.history.current_full().version())
+                crate::reads::of_version(current.version())
             }
             _ => Vec::new(),
         };
-        let busy = jobs.compacting.entry(keyspace.id).or_default();
-        let current = keyspace.history.current_full();
+        let nothing_runs = Busy::default();
+        let busy = jobs.compacting.get(&keyspace.id).unwrap_or(&nothing_runs);
         let options = keyspace.options.compaction();
         let seen = seen_by_pickers(&current, busy, &options, demand);
         let input = PickInput { now_unix_ms: self.unix_ms(), reads: &reads, ..seen };
@@ -142,25 +160,7 @@ impl Core {
             let (level, table, expired) = self.expired_table(keyspace, share)?;
             compaction::pick::rewrite(&input, level, table, expired)
         };
-        let picked = compaction::pick::pick(&input).or_else(expired);
-        let Some(plan) = picked.filter(|plan| plan.input_bytes <= bytes_max) else {
-            if busy.is_empty() {
-                jobs.compacting.remove(&keyspace.id);
-            }
-            return None;
-        };
-        let job = self.next_job_id();
-        busy.begin(job, &plan);
-        jobs.compactions_running += 1;
-        let now = self.environment.clock.monotonic();
-        let queued = match demand {
-            Demand::Steady => jobs.compaction_due.begin(keyspace.id, now),
-            _ => Duration::ZERO,
-        };
-        self.note_compaction_due_in(jobs, keyspace, now);
-        let led_by_caller = matches!(demand, Demand::Range(_));
-        jobs.led_by_callers += usize::from(led_by_caller);
-        Some(CompactionClaim { core: self, keyspace: Arc::clone(keyspace), plan, job, queued, led_by_caller })
+        compaction::pick::pick(&input).or_else(expired)
     }
 
     /// Whether nothing of a range is left to compact, whatever runs elsewhere in the keyspace.

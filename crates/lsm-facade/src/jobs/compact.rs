@@ -41,7 +41,8 @@ impl Core {
         loop {
             let claim = {
                 let mut jobs = self.jobs.lock();
-                if jobs.compactions_running + jobs.helping >= self.compactions_max() {
+                // What callers lead takes nobody's turn: a large one of theirs would hold up every keyspace.
+                if jobs.workers_compacting() >= self.compactions_max() {
                     return Ok(false);
                 }
                 let Some((id, why)) = jobs.next_compaction() else { return Ok(false) };
@@ -57,7 +58,8 @@ impl Core {
                     match why {
                         Why::Rested => {
                             jobs.look_beside_others.remove(&id);
-                            if bytes_max < u64::MAX {
+                            let too_large = || keyspace.as_ref().and_then(|it| self.pick_plan(&jobs, it, Demand::Idle));
+                            if bytes_max < u64::MAX && too_large().is_some() {
                                 self.look_again_when_rested(&mut jobs, id);
                             }
                         }
@@ -84,11 +86,7 @@ impl Core {
     /// The most input bytes of a job for a keyspace that rests while others may be busy: where it would take the last place
     /// among the compactions, no more than writers can wait for (P10).
     fn beside_others_bytes_max(&self, jobs: &Jobs) -> u64 {
-        if jobs.compactions_running + jobs.helping + 1 < self.compactions_max() {
-            u64::MAX
-        } else {
-            BESIDE_OTHERS_BYTES_MAX
-        }
+        if jobs.workers_compacting() + 1 < self.compactions_max() { u64::MAX } else { BESIDE_OTHERS_BYTES_MAX }
     }
 
     /// A look at a keyspace has found nothing due: when will there be something, though nothing is written to it?

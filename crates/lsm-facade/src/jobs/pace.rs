@@ -73,15 +73,18 @@ impl Core {
 /// What there is to do for a keyspace, as far as it sets the pace of its writers (P10).
 pub(crate) fn load_of(keyspace: &KeyspaceShared, current: &SuperVersion) -> Load {
     let sealed_bytes = sealed_bytes(current);
+    let coming_of_memtables = sealed_bytes.saturating_mul(1000) / keyspace.options.flush_bytes();
+    // Each is a run of its own.
+    let batches = current.sealed().iter().filter(|part| matches!(part, Sealed::Batch(_))).count() as u64;
     Load {
         l0_runs: current.version().runs(Level::ZERO).len() as u64,
-        l0_runs_coming_thousandths: sealed_bytes.saturating_mul(1000) / keyspace.options.flush_bytes(),
+        l0_runs_coming_thousandths: coming_of_memtables.saturating_add(batches * 1000),
         sealed_bytes,
         pending_bytes: compaction::pick::pending_bytes(current.version(), &keyspace.options.compaction()),
     }
 }
 
-/// Bytes in sealed memtables and placed batches.
+/// Bytes in sealed memtables.
 pub(crate) fn sealed_bytes(current: &SuperVersion) -> u64 {
     let bytes = |part: &SealedPart| match part {
         Sealed::Memtable(memtable) => memtable.memory_usage(),

@@ -89,21 +89,24 @@ impl Core {
             Err(error) => return Err((Task::Log, error)),
         };
         let mut looked = false;
+        // R4: before anything else, since on a busy database there is always something else: the memory of what the last
+        // flush wrote counts for nobody's pace, and would grow for as long as writers keep the workers busy.
+        let mut tidied = self.free_retired();
         self.look_for_expired_history();
         self.jobs.lock().release_overdue();
         loop {
             // The manifest before compactions, of which there may always be one more: else a commit would have to fold it.
             // Then what has begun before what has not: it is what others wait for.
-            if self.finish_next_operation()?
-                || self.flush_next(cancel)?
-                || self.fold_manifest()?
-                || self.help_next(cancel)
-                || self.compact_next(cancel)?
-            {
+            if self.finish_next_operation()? || self.flush_next(cancel)? {
                 return Ok(true);
             }
-            // Before what failed: on a full disk this may be what makes room.
-            if self.tidy_up() {
+            // Writers wait for a flush; what it may leave behind on the disk waits until none is due, but not for the last
+            // of the compactions. Before what failed: on a full disk this may be what makes room.
+            tidied |= self.tidy_up();
+            if self.fold_manifest()? || self.help_next(cancel) || self.compact_next(cancel)? {
+                return Ok(true);
+            }
+            if std::mem::take(&mut tidied) {
                 return Ok(true);
             }
             // Without time to tell idleness by, it begins at once: see the option.
@@ -249,6 +252,41 @@ mod tests {
             assert!(matches!(database.wait_until_idle(), Err(Error::Failed { .. })));
             assert_eq!(keyspace.get("key").unwrap().unwrap(), b"value");
         }
+    }
+
+    /// R4, R5: memory and files that nobody uses go though there is always more to do.
+    #[test]
+    fn what_nobody_uses_goes_though_there_is_always_more_to_do() {
+        let simulation = Simulation::new(1);
+        let database =
+            Database::builder("/db").environment(simulation.environment()).background_threads(0).open().unwrap();
+        let keyspaces: Vec<_> = (0..30)
+            .map(|number| {
+                // Two runs are enough for a compaction to be due: the flush below leads to one.
+                let options = KeyspaceOptions::default().level_zero_runs_max(3);
+                let keyspace = database.create_keyspace(&format!("busy-{number}"), options).unwrap();
+                keyspace.insert("key", "old").unwrap();
+                keyspace.flush().unwrap();
+                keyspace.insert("key", "new").unwrap();
+                keyspace
+            })
+            .collect();
+        let core = &keyspaces[0].handle.core;
+        for keyspace in &keyspaces {
+            core.seal(&keyspace.shared).unwrap();
+            keyspace.shared.flush_through.store(u64::MAX, Ordering::Relaxed);
+            core.request_job(&keyspace.shared);
+        }
+        core.tidy_up();
+        let (mut retired_most, mut obsolete_most, mut jobs) = (0, 0, 0);
+        while database.run_one_job().unwrap() {
+            retired_most = retired_most.max(core.retired.len());
+            obsolete_most = obsolete_most.max(core.obsolete.waiting());
+            jobs += 1;
+        }
+        assert!(jobs >= 60, "{jobs} jobs");
+        assert!(retired_most <= 2, "{retired_most} super versions with their memtables were retired at a time");
+        assert!(obsolete_most <= 2, "{obsolete_most} tables waited at a time");
     }
 
     /// P9: a flush that failed once gets another turn though other work is always due, which it makes room for.

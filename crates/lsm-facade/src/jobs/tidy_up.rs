@@ -4,6 +4,7 @@
 //! - **R5** A table's file goes when nobody holds it and the durable manifest does not name it.
 
 use std::collections::BTreeSet;
+use std::sync::{PoisonError, TryLockError};
 
 use internal_key::{KeyspaceId, SeqNo, TableId};
 
@@ -13,6 +14,7 @@ use crate::events::Event;
 impl Core {
     /// Frees what nobody uses any more, and returns whether there was anything.
     pub(crate) fn tidy_up(&self) -> bool {
+        let _alone = self.tidying.lock().unwrap_or_else(PoisonError::into_inner);
         let freed = self.retired.collect();
         let forgot = self.forget_predecessors();
         let removed = self.remove_obsolete_tables();
@@ -24,6 +26,14 @@ impl Core {
             }
         };
         freed > 0 || forgot || removed > 0 || replaced > 0
+    }
+
+    /// Frees retired memory, unless somebody is about it, and returns whether there was any.
+    pub(super) fn free_retired(&self) -> bool {
+        match self.tidying.try_lock() {
+            Err(TryLockError::WouldBlock) => false,
+            Ok(_) | Err(TryLockError::Poisoned(_)) => self.retired.collect() > 0,
+        }
     }
 
     /// R4: lets go of what stood before clears and drops, as far as no snapshot needs it.

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use compaction::{Wait, WaitError};
+use compaction::{Demand, Wait, WaitError};
 use internal_key::KeyspaceId;
 
 use super::compact::several_runs;
@@ -53,14 +53,17 @@ impl Core {
         }
     }
 
-    /// Lets every keyspace be compacted because the database is idle, and returns whether one can be.
+    /// Lets every keyspace be compacted because the database is idle of which that makes anything, and returns whether there
+    /// is one. Not where several runs are all there is to it, which strategies and sizes may keep for ever: it would be
+    /// found again and again, and the workers never sleep.
     pub(super) fn look_when_idle(&self) -> bool {
-        let keyspaces = self.keyspace_list();
-        let wants = keyspaces.iter().filter(|keyspace| {
+        let mut keyspaces = self.keyspace_list();
+        keyspaces.retain(|keyspace| {
             several_runs(&keyspace.history.current_full()) || self.expired_table(keyspace, Share::Any).is_some()
         });
-        let ids: Vec<KeyspaceId> = wants.map(|keyspace| keyspace.id).collect();
         let mut jobs = self.jobs.lock();
+        let wants = keyspaces.iter().filter(|keyspace| self.pick_plan(&jobs, keyspace, Demand::Idle).is_some());
+        let ids: Vec<KeyspaceId> = wants.map(|keyspace| keyspace.id).collect();
         jobs.was_busy |= !ids.is_empty();
         jobs.look_when_idle.extend(&ids);
         !ids.is_empty()
