@@ -18,7 +18,7 @@
 //! let leveled = simulate(&Setup::small(Workload::Uniform, Strategy::Leveled));
 //! let tiered = simulate(&Setup::small(Workload::Uniform, Strategy::Tiered));
 //! assert!(tiered.write_amplification() < leveled.write_amplification(), "tiered writes less");
-//! assert!(tiered.scan_runs > leveled.scan_runs, "and is read in more places");
+//! assert!(tiered.space > leveled.space, "and takes more space");
 //! ```
 //!
 //! Reading order: [`workload`] (what is written), [`setup`] (on what), [`tables`] (what flush and merge make),

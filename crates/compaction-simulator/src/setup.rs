@@ -60,7 +60,7 @@ impl Setup {
 
     fn sized(workload: Workload, strategy: Strategy, keys: u64, write_buffer_bytes: u64) -> Self {
         let (key_bytes, value_bytes) = (16, 100);
-        let level_base_bytes = write_buffer_bytes * 4;
+        let level_base_bytes = write_buffer_bytes * 16;
         let options = CompactionOptions {
             strategy,
             level_base_bytes,
@@ -104,10 +104,17 @@ impl Setup {
 /// The limits that a database derives from a keyspace's options.
 pub fn limits(options: &CompactionOptions, write_buffer_bytes: u64) -> Limits {
     Limits {
-        // The dropping strategy keeps its runs: no job would ever bring their number down.
-        l0_runs: if options.strategy == Strategy::Fifo { 0 } else { u64::from(options.l0_runs_max) * 3 },
+        l0_runs: match options.strategy {
+            Strategy::Leveled => u64::from(options.l0_runs_patient) * 2,
+            // No job would ever bring their number down.
+            Strategy::Fifo => 0,
+            _ => u64::from(options.l0_runs_max) * 3,
+        },
         sealed_bytes: write_buffer_bytes * 2,
-        pending_bytes: (64 * options.level_base_bytes).max(64 << 20),
+        pending_bytes: match options.strategy {
+            Strategy::Tiered => 0,
+            _ => options.level_base_bytes.saturating_mul(16).max(64 << 20),
+        },
         ..Limits::default()
     }
 }

@@ -177,7 +177,7 @@ impl<'a> Simulation<'a> {
     /// Gives every thread that is free a job, flushes first.
     fn begin_jobs(&mut self, flush_all: bool) {
         let threads = self.setup.threads.max(1);
-        let due = self.sealed_bytes() * 2 >= self.setup.write_buffer_bytes || (flush_all && !self.sealed.is_empty());
+        let due = self.sealed_bytes() >= self.setup.write_buffer_bytes || (flush_all && !self.sealed.is_empty());
         if due && !self.is_flushing() && self.jobs.len() < threads {
             self.begin_flush();
         }

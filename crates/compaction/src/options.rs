@@ -24,6 +24,9 @@ pub struct CompactionOptions {
     pub strategy: Strategy,
     /// The most runs that level 0 should have; work begins at 85 % of it (C1): 4 runs, so 3. At least 1.
     pub l0_runs_max: u32,
+    /// [`Strategy::Leveled`]: the same while level 0 holds less than all that lies below it: merging few bytes into many
+    /// would rewrite the many. Without effect where it is not more than `l0_runs_max`.
+    pub l0_runs_patient: u32,
     /// The largest size in bytes that the first level below 0 should have. At least 1.
     pub level_base_bytes: u64,
     /// How many times larger each level is than the one above. At least 2.
@@ -53,7 +56,8 @@ impl Default for CompactionOptions {
         Self {
             strategy: Strategy::Leveled,
             l0_runs_max: 4,
-            level_base_bytes: 256 << 20,
+            l0_runs_patient: 12,
+            level_base_bytes: 1 << 30,
             level_multiplier: 10,
             table_bytes_target: 64 << 20,
             merge_bytes_max: 2 << 30,
@@ -101,6 +105,12 @@ impl CompactionOptions {
     /// How many runs in level 0 trigger work: 85 % of the limit, rounded down, at least 1 (C1).
     pub fn l0_trigger(&self) -> usize {
         soft(u64::from(self.l0_runs_max)).max(1) as usize
+    }
+
+    /// How many runs in level 0 trigger work while it holds little beside what lies below: 85 % of that limit, at least
+    /// [`l0_trigger`](Self::l0_trigger).
+    pub fn l0_patience(&self) -> usize {
+        (soft(u64::from(self.l0_runs_patient)) as usize).max(self.l0_trigger())
     }
 
     /// How many runs in a level trigger work under [`Strategy::Tiered`] (C1); at least 2.

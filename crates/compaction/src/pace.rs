@@ -28,8 +28,8 @@ use file_system::Clock;
 /// The hard limits; the soft ones are 85 % of them. A limit of 0 means none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Runs in level 0. The default is three times what the picker calls full
-    /// ([`CompactionOptions::l0_runs_max`](crate::CompactionOptions::l0_runs_max)): those that arrive while one
+    /// Runs in level 0. The default is twice what the picker calls full at most
+    /// ([`CompactionOptions::l0_runs_patient`](crate::CompactionOptions::l0_runs_patient)): those that arrive while one
     /// compaction runs, and those that arrived before it.
     pub l0_runs: u64,
     /// Bytes of sealed memtables that are not flushed.
@@ -44,7 +44,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            l0_runs: 12,
+            l0_runs: 24,
             sealed_bytes: 256 << 20,
             pending_bytes: 64 << 30,
             // A mebibyte in a second: what is left of the room then outlasts a job that makes more.

@@ -131,6 +131,8 @@ impl Keyspace {
                 Some(_) => command.unknown(),
             },
             l0_runs_max: command.option_or("l0", before.l0_runs_max),
+            // Without patience, unless a script asks for it: most are about something else.
+            l0_runs_patient: command.option_or("patient", 0),
             level_base_bytes: command.option_or("base", before.level_base_bytes),
             level_multiplier: command.option_or("multiplier", before.level_multiplier),
             table_bytes_target: command.option_or("table", before.table_bytes_target),

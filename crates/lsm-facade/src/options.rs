@@ -380,7 +380,7 @@ impl Default for KeyspaceOptions {
             compression: Compression::Lz4,
             strategy: Strategy::Leveled,
             level_zero_runs_max: 4,
-            level_base_bytes: 256 << 20,
+            level_base_bytes: 1 << 30,
             level_size_ratio: 10,
             fifo_bytes_max: 1 << 30,
             history_writes: 0,
@@ -436,13 +436,16 @@ impl KeyspaceOptions {
         self
     }
 
-    /// Hard limit of runs in level 0; compaction begins at 85 % of it (C1). 2 to 1000. Default: 4.
+    /// The most runs that level 0 should have; compaction begins at 85 % of it (C1). Leveled: three times as many while
+    /// they hold less than the rest of the keyspace, which merging them would rewrite. Writers are slowed
+    /// down, then stopped, as twice that is approached (P10). 2 to 1000. Default: 4.
     pub fn level_zero_runs_max(mut self, runs: u64) -> Self {
         self.level_zero_runs_max = runs;
         self
     }
 
-    /// Bytes of the first level below level 0, before dynamic sizing. 4 KiB or more. Default: 256 MiB.
+    /// The most bytes that the first level below level 0 should have: up to these there is only one, into which level 0
+    /// is merged, and no second to write everything to once more. 4 KiB or more. Default: 1 GiB.
     pub fn level_base_bytes(mut self, bytes: u64) -> Self {
         self.level_base_bytes = bytes;
         self
@@ -633,12 +636,13 @@ impl KeyspaceOptions {
         CompactionOptions {
             strategy: self.strategy,
             l0_runs_max: self.level_zero_runs_max as u32,
+            l0_runs_patient: self.level_zero_runs_patient() as u32,
             level_base_bytes: self.level_base_bytes,
             level_multiplier: self.level_size_ratio as u32,
             table_bytes_target: self.table_bytes,
             // Levels 0 and 1 are never compressed (T4), so that a move across that border rewrites.
             formats: std::array::from_fn(|level| u8::from(level > 1 && self.compression != Compression::None)),
-            idle_bytes_max: self.level_base_bytes.saturating_mul(16),
+            idle_bytes_max: self.level_base_bytes.saturating_mul(16).min(4 << 30),
             tier_runs_max: self.level_zero_runs_max as u32,
             fifo_bytes_max: self.fifo_bytes_max,
             fifo_age_ms_max: self.fifo_age_ms_max,
@@ -646,19 +650,32 @@ impl KeyspaceOptions {
         }
     }
 
-    /// Bytes of sealed memtables at which a flush is due: half the buffer, the other half is filled meanwhile.
+    /// The most runs of level 0 while they hold little beside what lies below.
+    fn level_zero_runs_patient(&self) -> u64 {
+        self.level_zero_runs_max * 3
+    }
+
+    /// Bytes of sealed memtables at which a flush is due; as much again is filled meanwhile.
     pub(crate) fn flush_bytes(&self) -> u64 {
-        self.write_buffer_bytes.div_ceil(2).max(1)
+        self.write_buffer_bytes.max(1)
     }
 
     /// Where writers are slowed down, and stopped (P10).
     pub(crate) fn limits(&self) -> Limits {
         Limits {
-            // Those that the picker calls full, those that arrive while one compaction runs, and as many again.
-            // A FIFO keyspace keeps its runs: no job would ever bring their number down.
-            l0_runs: if self.strategy == Strategy::Fifo { 0 } else { self.level_zero_runs_max * 3 },
+            l0_runs: match self.strategy {
+                // Those that the picker calls full, and as many that arrive while one compaction runs.
+                Strategy::Leveled => self.level_zero_runs_patient() * 2,
+                // No job would ever bring their number down.
+                Strategy::Fifo => 0,
+                _ => self.level_zero_runs_max * 3,
+            },
             sealed_bytes: self.write_buffer_bytes.max(2 * self.memtable_bytes) * 2,
-            pending_bytes: (64 * self.level_base_bytes).max(64 << 20),
+            pending_bytes: match self.strategy {
+                // Its runs bound it; and a merge of whole runs may be as large as the data, which no writer is to wait for.
+                Strategy::Tiered => 0,
+                _ => self.level_base_bytes.saturating_mul(16).max(64 << 20),
+            },
             ..Limits::default()
         }
     }

@@ -1,7 +1,7 @@
 //! The leveled policy: one run per level below 0, sizes derived from the largest level.
 //!
 //! ```text
-//!   L0   ▓ ▓ ▓            runs of flushes; 3 of 4 allowed trigger work (C1)
+//!   L0   ▓ ▓ ▓            runs of flushes; 3 of 4 allowed trigger work (C1), 10 of 12 where that would rewrite much
 //!   L1                    ┐ levels above the base stay empty
 //!   …                     ┘
 //!   L4   ▓▓               base level: the first whose target is within level_base_bytes
@@ -148,10 +148,13 @@ fn unite_runs<S>(input: &PickInput<'_, S>) -> Option<Plan> {
 /// The levels that are due, most pressing first; of equals the newer.
 fn due_levels<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Vec<Due> {
     let mut due = Vec::new();
-    let runs = input.eligible(Level::ZERO).iter().filter(|run| input.is_run_free(run)).count();
-    let score = runs as f64 / input.options.l0_trigger() as f64;
-    if score >= 1.0 {
-        due.push(Due { level: Level::ZERO, score, reason: Reason::Runs { level: Level::ZERO, runs } });
+    let free = || input.eligible(Level::ZERO).iter().filter(|run| input.is_run_free(run));
+    let (runs, bytes) = (free().count(), free().map(bytes_of).sum());
+    let (reason, output) = (Reason::Runs { level: Level::ZERO, runs }, input.destination(Level::ZERO, targets.base));
+    // What can be moved rewrites nothing, so there is nothing to be patient for.
+    let moves = || runs >= input.options.l0_trigger() && move_level_zero(input, output, reason).is_some();
+    if level_zero_is_due(input.version, input.options, runs, bytes) || moves() {
+        due.push(Due { level: Level::ZERO, score: runs as f64 / input.options.l0_trigger() as f64, reason });
     }
     for level in (1..Level::LAST.0).map(Level) {
         let bytes = input.free_bytes(level);
@@ -170,6 +173,18 @@ fn due_levels<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Vec<Due> {
     }
     due.sort_by(|left, right| right.score.total_cmp(&left.score).then(left.level.cmp(&right.level)));
     due
+}
+
+/// Whether level 0 goes down, of which `runs` runs with `bytes` bytes can (C1). Each byte of them rewrites its share of what
+/// lies below: if they are as much as that, one for one; until they are there can be more of them.
+fn level_zero_is_due<S>(version: &Version<S>, options: &CompactionOptions, runs: usize, bytes: u64) -> bool {
+    let below: u64 = (1..Level::COUNT as u8).map(|level| version.bytes(Level(level))).sum();
+    let is_much = bytes >= below || planted_faults::planted("compaction-level-zero-impatient");
+    runs >= options.l0_trigger() && (is_much || runs >= options.l0_patience())
+}
+
+fn bytes_of<S>(run: &Run<S>) -> u64 {
+    run.tables().iter().map(|table| table.entry.bytes).sum()
 }
 
 fn pick_from<S>(input: &PickInput<'_, S>, targets: &LevelTargets, due: Due) -> Option<Plan> {
@@ -235,7 +250,7 @@ fn merge_level_zero<S>(input: &PickInput<'_, S>, output: Level, reason: Reason) 
         oldest_first.truncate(1);
     }
     for run in oldest_first {
-        let bytes: u64 = run.tables().iter().map(|table| table.entry.bytes).sum();
+        let bytes = bytes_of(run);
         let is_first = draft.tables.is_empty();
         if !is_first && draft.bytes() + bytes > input.options.merge_bytes_max {
             break;
@@ -357,7 +372,7 @@ pub(super) fn pending_bytes<S>(version: &Version<S>, options: &CompactionOptions
     let level_zero = version.runs(Level::ZERO);
     // What level 0 will bring to the base level adds to what that has too much.
     let mut arriving = 0_u64;
-    if level_zero.len() >= options.l0_trigger() {
+    if level_zero_is_due(version, options, level_zero.len(), version.bytes(Level::ZERO)) {
         arriving = version.bytes(Level::ZERO);
         let met = version.bytes(targets.base).min(arriving.saturating_mul(u64::from(options.level_multiplier)));
         pending = arriving + met;
