@@ -316,7 +316,7 @@ fn jobs_tell_how_long_they_were_queued() {
     let builder = builder(&simulation).event_log_bytes_max(64 << 10).compact_when_idle_after(None);
     let database = builder.event_listener(timeline.clone()).open().unwrap();
     let options =
-        KeyspaceOptions::default().memtable_bytes(8 << 10).write_buffer_bytes(24 << 10).level_zero_runs_max(2);
+        KeyspaceOptions::default().memtable_bytes(8 << 10).write_buffer_bytes(12 << 10).level_zero_runs_max(2);
     let keyspace = database.create_keyspace("a", options).unwrap();
     let queued = |levels: std::ops::Range<usize>| {
         let work = database.stats().work;
