@@ -4,8 +4,8 @@
 //! decide them. A control puts threads that only spin where the other threads were: what is left beside it is what the
 //! engine's threads share.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use benches::{KeyShape, Rows, mix};
@@ -31,21 +31,21 @@ fn main() {
     }
 }
 
-/// Nanoseconds of processor time and voluntary switches of this thread, where the system tells.
-fn own_time() -> (u64, u64) {
+/// Nanoseconds of processor time, voluntary and other switches of this thread, where the system tells.
+fn own_time() -> [u64; 3] {
     let first_number = |text: &str| text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
     let ran = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap_or_default();
-    (first_number(&ran), first_number(switches))
+    let switches = |kind| status.lines().find_map(|line| line.strip_prefix(kind)).map_or(0, first_number);
+    [first_number(&ran), switches("voluntary_ctxt_switches:"), switches("nonvoluntary_ctxt_switches:")]
 }
 
-/// `run`, and the processor time and voluntary switches that it took this thread.
-fn timed<T>(run: impl FnOnce() -> T) -> (T, u64, u64) {
+/// `run`, and the processor time, voluntary and other switches that it took this thread.
+fn timed<T>(run: impl FnOnce() -> T) -> (T, [u64; 3]) {
     let before = own_time();
     let result = run();
     let after = own_time();
-    (result, after.0 - before.0, after.1 - before.1)
+    (result, std::array::from_fn(|which| after[which] - before[which]))
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -122,7 +122,7 @@ fn readers() {
     let mut figures = layouts.map(|_| Vec::new());
     for _ in 0..ROUNDS {
         for ((_, other), figures) in layouts.iter().zip(&mut figures) {
-            let ((), took, _) = beside(other.as_slice(), || timed(|| get_some(&keyspace, &rows, GETS, 2)));
+            let ((), [took, ..]) = beside(other.as_slice(), || timed(|| get_some(&keyspace, &rows, GETS, 2)));
             figures.push(took as f64 / GETS as f64);
         }
     }
@@ -167,7 +167,7 @@ fn synced() {
     println!("a trace shows {} calls of fdatasync on the log", after.log_syncs + 1);
 }
 
-/// Commits a second, processor time and voluntary switches of a commit, with two writers and with 200.
+/// Commits a second, processor time and switches of a commit, with two writers and with 200.
 fn writers() {
     const COMMITS: u64 = 200_000;
     let run = |round: usize, threads: u64| {
@@ -175,44 +175,47 @@ fn writers() {
         let database = Database::open(dir.path()).expect("a database can be created");
         let keyspace = database.keyspace("rows").expect("a keyspace can be created");
         let start = Barrier::new(threads as usize + 1);
-        let (cpu, switches) = (AtomicU64::new(0), AtomicU64::new(0));
-        let took = std::thread::scope(|scope| {
+        let sums: [AtomicU64; 3] = Default::default();
+        // By the first that goes on: this thread may be the last.
+        let began = OnceLock::new();
+        std::thread::scope(|scope| {
             for thread in 0..threads {
-                let (keyspace, start, cpu, switches) = (&keyspace, &start, &cpu, &switches);
+                let (keyspace, start, began, sums) = (&keyspace, &start, &began, &sums);
                 scope.spawn(move || {
                     start.wait();
-                    let ((), ran, switched) = timed(|| {
+                    began.get_or_init(Instant::now);
+                    let ((), own) = timed(|| {
                         for number in (thread..COMMITS).step_by(threads as usize) {
                             let key = mix(number ^ (round as u64) << 40).to_be_bytes();
                             keyspace.insert(key, Rows::value(number as u32, 0)).expect("an insert succeeds");
                         }
                     });
-                    cpu.fetch_add(ran, Ordering::Relaxed);
-                    switches.fetch_add(switched, Ordering::Relaxed);
+                    for (sum, own) in sums.iter().zip(own) {
+                        sum.fetch_add(own, Ordering::Relaxed);
+                    }
                 });
             }
             start.wait();
-            Instant::now()
-        })
-        .elapsed();
-        let each = |sum: AtomicU64| sum.into_inner() as f64 / COMMITS as f64;
-        (COMMITS as f64 / took.as_secs_f64(), each(cpu), each(switches))
+        });
+        let took = began.get().expect("somebody began").elapsed();
+        let [cpu, voluntary, others] = sums.map(|sum| sum.into_inner() as f64 / COMMITS as f64);
+        [COMMITS as f64 / took.as_secs_f64(), cpu, voluntary, others]
     };
-    let mut figures: [Vec<(f64, f64, f64)>; 2] = [Vec::new(), Vec::new()];
+    let mut figures: [Vec<[f64; 4]>; 2] = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS {
         for (threads, figures) in [2, 200].into_iter().zip(&mut figures) {
             figures.push(run(round, threads));
         }
     }
     for (threads, figures) in [2, 200].into_iter().zip(&figures) {
-        let of = |which: fn(&(f64, f64, f64)) -> f64| median(figures.iter().map(which).collect());
-        let (rate, cpu, switches) = (of(|it| it.0), of(|it| it.1), of(|it| it.2));
+        let [rate, cpu, voluntary, others] =
+            std::array::from_fn(|which| median(figures.iter().map(|it| it[which]).collect()));
         println!(
-            "{threads} writers: {rate:.0} commits/s, {cpu:.0} ns of processor time and {switches:.3} voluntary switches a commit"
+            "{threads} writers: {rate:.0} commits/s, {cpu:.0} ns of processor time, {voluntary:.3} voluntary and {others:.3} other switches a commit"
         );
     }
     let [few, many] = &figures;
-    let ratios = few.iter().zip(many).map(|(few, many)| many.0 / few.0).collect();
+    let ratios = few.iter().zip(many).map(|(few, many)| many[0] / few[0]).collect();
     println!(
         "200 writers reach {:.0} % of the rate of 2 (median of {ROUNDS} alternating runs)",
         100.0 * median(ratios)
@@ -285,7 +288,7 @@ fn tail() {
     let gets = || {
         let mut latencies = Histogram::<u64>::new(3).expect("three digits are a valid precision");
         let mut slow = Slow::default();
-        let (all_before, own_before, began) = (process_time(), own_time().0, Instant::now());
+        let (all_before, own_before, began) = (process_time(), own_time()[0], Instant::now());
         let waits_before = waits_of_this_thread();
         let first = Happened::so_far();
         let mut last = first;
@@ -311,7 +314,7 @@ fn tail() {
             }
         }
         let happened = Happened::so_far().since(first);
-        let own = (own_time().0 - own_before) as f64 / 1e9;
+        let own = (own_time()[0] - own_before) as f64 / 1e9;
         let others_busy = (process_time() - all_before - own) / began.elapsed().as_secs_f64();
         let waits = waits_of_this_thread() - waits_before;
         Gets { latencies, slow, happened, waits, others_busy }

@@ -41,11 +41,12 @@
 //! ```
 //!
 //! Reading order: [`pipeline`] (the protocol as its steps), [`journal`] (what it asks of a log, and `log_journal`, how the log answers), [`publish`] (how batches
-//! become visible in order), `group_sync` (one waiter syncs for all), `failure` (the first cause), [`turnstile`]
+//! become visible in order), `crowd` (when a writer waits without sleeping), `group_sync` (one waiter syncs for all), `failure` (the first cause), [`turnstile`]
 //! (who waits for room before the reservation, one by one).
 
 #![forbid(unsafe_code)]
 
+mod crowd;
 pub mod error;
 mod failure;
 mod group_sync;

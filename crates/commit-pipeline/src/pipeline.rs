@@ -224,7 +224,7 @@ impl<J: Journal> Pipeline<J> {
         let visible =
             || self.visible().load() >= seqno || planted_faults::planted("commit-pipeline-sealed-taken-for-complete");
         if !visible() {
-            self.queue.wait_until(u64::MAX, || visible() || self.failure.is_set());
+            self.queue.wait_until(|| visible() || self.failure.is_set());
         }
         if visible() { Ok(()) } else { Err(self.cause()) }
     }
@@ -292,7 +292,7 @@ impl<J: Journal> Pipeline<J> {
         // Of a database that has failed nothing is published any more, and its writers leave one by one.
         let skips_the_failed =
             || planted_faults::planted("commit-pipeline-failed-close-passes-writers") && self.failure.is_set();
-        self.queue.wait_until(u64::MAX, || {
+        self.queue.wait_until(|| {
             let all_published = self.queue.published() >= tickets;
             all_published || (self.failure.is_set() && self.queue.have_left(tickets)) || skips_the_failed()
         });
@@ -325,7 +325,7 @@ impl<J: Journal> Pipeline<J> {
                 if order.next_ticket >= order.ticket_limit {
                     let ticket = order.next_ticket;
                     drop(guard);
-                    self.queue.wait_until(u64::MAX, || ticket < self.queue.limit() || self.failure.is_set());
+                    self.queue.wait_until(|| ticket < self.queue.limit() || self.failure.is_set());
                     continue;
                 }
             }
@@ -379,9 +379,7 @@ impl<J: Journal> Pipeline<J> {
         if visible() || planted_faults::planted("commit-pipeline-acknowledged-behind-a-hole") {
             return Ok(());
         }
-        // Everyone from the first unpublished ticket to this one must finish.
-        let running = ticket.saturating_sub(self.queue.published());
-        self.queue.wait_until(running, || visible() || self.failure.is_set());
+        self.queue.wait_in_turn(ticket, || visible() || self.failure.is_set());
         if visible() {
             return Ok(());
         }

@@ -28,6 +28,7 @@ use internal_key::SeqNo;
 use lock_meter::LockCosts;
 use version_history::Frontier;
 
+use crate::crowd::{Crowd, yield_until};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, wait};
 
@@ -87,6 +88,7 @@ pub struct PublishQueue {
     logged_tickets: AtomicU64,
     /// How many writers can run at once.
     cores: u64,
+    crowd: Crowd,
     parking: Mutex<()>,
     woken: Condvar,
 }
@@ -114,6 +116,7 @@ impl PublishQueue {
             published: CachePadded::new(AtomicU64::new(0)),
             logged_tickets: AtomicU64::new(0),
             cores: cores as u64,
+            crowd: Crowd::new(cores as u64),
             parking: Mutex::new(()),
             woken: Condvar::new(),
         }
@@ -211,6 +214,8 @@ impl PublishQueue {
             // P9: a waiter counted here may have looked before `scan` raised the frontier. One that is not counted here
             // acquires this subtraction with its own addition, and sees the frontier.
             if moved && before >= WAITER && !planted_faults::planted("commit-pipeline-waiters-forgotten") {
+                // Relaxed: this thread wrote it, in `scan`.
+                self.crowd.have_slept(before / WAITER, self.published.load(Ordering::Relaxed));
                 self.wake_all();
             }
             let arrived = (before & STAMPS) - seen;
@@ -223,17 +228,7 @@ impl PublishQueue {
 
     /// Parks until `condition` holds. It is asked again after each publication and each [`wake_all`](Self::wake_all), under
     /// a lock: it must be quick and take none.
-    ///
-    /// Spins shortly first if at most `running` writers have to finish and so many can run at once.
-    pub fn wait_until(&self, running: u64, condition: impl Fn() -> bool) {
-        if running < self.cores {
-            for _ in 0..SPINS {
-                if condition() {
-                    return;
-                }
-                std::hint::spin_loop();
-            }
-        }
+    pub fn wait_until(&self, condition: impl Fn() -> bool) {
         self.word.fetch_add(WAITER, Ordering::AcqRel);
         let mut parked = self.parking.lock();
         while !condition() {
@@ -242,6 +237,24 @@ impl PublishQueue {
         drop(parked);
         // Relaxed: nothing is published by leaving; a waker that still counts this waiter wakes nobody too many.
         self.word.fetch_sub(WAITER, Ordering::Relaxed);
+    }
+
+    /// As [`wait_until`](Self::wait_until), for the writer of `ticket`: everyone from the first unpublished ticket to its own
+    /// must finish.
+    ///
+    /// Spins shortly first if all of those can be running; one of many lets others run some times before it parks.
+    pub fn wait_in_turn(&self, ticket: u64, condition: impl Fn() -> bool) {
+        if ticket.saturating_sub(self.published()) < self.cores {
+            for _ in 0..SPINS {
+                if condition() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        if !(self.crowd.is_expected(ticket) && yield_until(&condition)) {
+            self.wait_until(condition);
+        }
     }
 
     /// What the lock under which waiters park has cost.
@@ -293,5 +306,54 @@ impl PublishQueue {
     #[inline]
     fn slot(&self, ticket: u64) -> &Slot {
         &self.slots[ticket as usize & (self.slots.len() - 1)]
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::cell::Cell;
+    use std::thread;
+
+    use super::*;
+
+    fn seqno() -> SeqNo {
+        SeqNo::new(1).unwrap()
+    }
+
+    /// P9: who wakes many sees that there is a crowd, for a while and not for ever; from then on its writers wait awake.
+    #[test]
+    fn writers_of_a_crowd_wait_without_parking() {
+        let queue = PublishQueue::new(8, SeqNo::ZERO, 1);
+        let mut expected_before = true;
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| queue.wait_until(|| queue.published() > 0));
+            }
+            while queue.word.load(Ordering::Relaxed) / WAITER < 4 {
+                thread::yield_now();
+            }
+            expected_before = queue.crowd.is_expected(1);
+            queue.stamp_logged(0, 8, seqno());
+            queue.stamp_applied(0);
+        });
+        assert!(!expected_before && queue.crowd.is_expected(1) && !queue.crowd.is_expected(1 << 20));
+        // Ticket 1 is not published, so that the writer of ticket 2 does not spin.
+        let parks_if_it_holds_at_look = |number: u32| {
+            let (before, looks) = (queue.lock_costs().acquisitions, Cell::new(0));
+            queue.wait_in_turn(2, || looks.replace(looks.get() + 1) + 1 >= number);
+            queue.lock_costs().acquisitions - before
+        };
+        assert_eq!(parks_if_it_holds_at_look(3), 0, "it waits awake");
+        assert_eq!(parks_if_it_holds_at_look(5), 1, "not for ever: the one that it waits for may be asleep");
+    }
+
+    /// P9: few that wait are no crowd: waking them costs less than letting them run for nothing.
+    #[test]
+    fn few_that_sleep_are_no_crowd() {
+        let queue = PublishQueue::new(8, SeqNo::ZERO, 2);
+        queue.crowd.have_slept(7, 1);
+        assert!(!queue.crowd.is_expected(1));
+        queue.crowd.have_slept(8, 1);
+        assert!(queue.crowd.is_expected(1));
     }
 }

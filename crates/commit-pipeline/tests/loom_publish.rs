@@ -88,7 +88,7 @@ fn waiter_is_woken_by_the_publication_it_waits_for() {
         let waiter = thread::spawn({
             let queue = Arc::clone(&queue);
             move || {
-                queue.wait_until(1, || queue.visible().load() >= seqno(2));
+                queue.wait_until(|| queue.visible().load() >= seqno(2));
                 assert_eq!(queue.logged(), 2, "P3: visible ≤ logged");
             }
         });

@@ -494,6 +494,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "loom: crash: -p commit-pipeline --test loom_turnstile",
     },
     Fault {
+        name: "commit-pipeline-a-crowd-sleeps",
+        breaks: "P9",
+        caught_by: "-p commit-pipeline --lib writers_of_a_crowd_wait_without_parking",
+    },
+    Fault {
         name: "commit-pipeline-waiters-forgotten",
         breaks: "P9",
         caught_by: "loom: crash: -p commit-pipeline --test loom_publish waiter_is_woken",
