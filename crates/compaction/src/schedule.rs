@@ -286,16 +286,26 @@ impl Shared {
         outcome
     }
 
-    /// Sleeps for at most `back_off`, and if nothing else has happened has the source try again what failed.
-    fn sleep_before_retry<'a>(
+    /// Sleeps for at most `longest`, and if nothing has happened by then goes on with `then`.
+    fn sleep_for<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
         seen: u64,
-        back_off: Duration,
+        longest: Duration,
+        then: impl FnOnce(MutexGuard<'a, State>) -> MutexGuard<'a, State>,
     ) -> MutexGuard<'a, State> {
-        let (mut state, timed_out) = lock_meter::wait_timeout(&self.work_grew, state, back_off);
+        #[cfg(not(any(loom, shuttle)))]
+        let (state, timed_out) = lock_meter::wait_timeout(&self.work_grew, state, longest);
+        // A model knows no time.
+        #[cfg(any(loom, shuttle))]
+        let (state, timed_out) = (self.sleep(&self.work_grew, state), longest.is_zero());
+        if timed_out && state.work == seen { then(state) } else { state }
+    }
+
+    /// Has the source try again what failed `back_off` ago.
+    fn retry<'a>(&'a self, mut state: MutexGuard<'a, State>, back_off: Duration) -> MutexGuard<'a, State> {
         // Of several workers the first to wake does it, and has made the next time another.
-        if !timed_out || state.work != seen || state.back_off != Some(back_off) {
+        if state.back_off != Some(back_off) {
             return state;
         }
         state.back_off = Some((back_off * 2).min(BACK_OFF_LONGEST));
@@ -311,16 +321,10 @@ impl Shared {
         state
     }
 
-    /// Sleeps for at most `idle_after`, and if nothing else has happened asks the source what there is to do when idle.
-    fn sleep_until_idle<'a>(
-        &'a self,
-        state: MutexGuard<'a, State>,
-        seen: u64,
-        idle_after: Duration,
-    ) -> MutexGuard<'a, State> {
-        let (mut state, timed_out) = lock_meter::wait_timeout(&self.work_grew, state, idle_after);
+    /// Asks the source what there is to do when idle.
+    fn ask_when_idle<'a>(&'a self, mut state: MutexGuard<'a, State>, seen: u64) -> MutexGuard<'a, State> {
         // Of several workers the first to wake asks, and none asks again before something has happened: nobody polls (P9).
-        let is_idle = timed_out && state.work == seen && state.runners.is_empty() && state.suspended == 0;
+        let is_idle = state.runners.is_empty() && state.suspended == 0;
         if !is_idle || state.idle_asked == seen || state.is_shut_down {
             return state;
         }
@@ -329,20 +333,6 @@ impl Shared {
         let found = catch_unwind(AssertUnwindSafe(|| self.source.look_when_idle())).unwrap_or(false);
         let mut state = self.lock();
         if found {
-            self.grow_work(&mut state);
-        }
-        state
-    }
-
-    /// Sleeps for at most `due_after`; if nothing else has happened that is the reason to look for a job.
-    fn sleep_until_due<'a>(
-        &'a self,
-        state: MutexGuard<'a, State>,
-        seen: u64,
-        due_after: Duration,
-    ) -> MutexGuard<'a, State> {
-        let (mut state, timed_out) = lock_meter::wait_timeout(&self.work_grew, state, due_after);
-        if timed_out && state.work == seen {
             self.grow_work(&mut state);
         }
         state
@@ -370,9 +360,17 @@ impl Shared {
                 let due_after = self.source.due_after();
                 let due_first = due_after.filter(|due| idle_after.is_none_or(|idle| *due < idle));
                 state = match (state.back_off, due_first, idle_after) {
-                    (Some(back_off), ..) if may_wait => self.sleep_before_retry(state, seen, back_off),
-                    (None, Some(due_after), _) if may_wait => self.sleep_until_due(state, seen, due_after),
-                    (None, None, Some(idle_after)) if may_wait => self.sleep_until_idle(state, seen, idle_after),
+                    (Some(back_off), ..) if may_wait => {
+                        self.sleep_for(state, seen, back_off, |state| self.retry(state, back_off))
+                    }
+                    // The time that has passed is the reason to look for a job.
+                    (None, Some(due_after), _) if may_wait => self.sleep_for(state, seen, due_after, |mut state| {
+                        self.grow_work(&mut state);
+                        state
+                    }),
+                    (None, None, Some(idle_after)) if may_wait => {
+                        self.sleep_for(state, seen, idle_after, |state| self.ask_when_idle(state, seen))
+                    }
                     _ => self.sleep(&self.work_grew, state),
                 };
             }
