@@ -5,7 +5,7 @@ use std::sync::Arc;
 use internal_key::{Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use skiplist_memtable::Memtable;
 
-use crate::batch_format::{BATCH_HEADER_BYTES, encode_entry};
+use crate::batch_format::{NUMBER_BYTES_MAX, encode_entry, encode_number_at_end, number_bytes};
 use crate::core::KeyspaceShared;
 use crate::{Durability, Error, Keyspace, Result};
 
@@ -32,8 +32,8 @@ use crate::{Durability, Error, Keyspace, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct WriteBatch {
-    /// Count, then the entries: a batch record's payload.
-    pub(crate) payload: Vec<u8>,
+    /// Room for the longest count, at whose end the count stands, then the entries.
+    encoded: Vec<u8>,
     pub(crate) entries: u64,
     /// What each keyspace gets, in the order of first mention.
     pub(crate) parts: Vec<Part>,
@@ -64,7 +64,7 @@ impl Default for WriteBatch {
 impl WriteBatch {
     /// An empty batch, to be committed as [`Durability::Buffered`] unless told otherwise.
     pub fn new() -> Self {
-        Self { payload: vec![0; BATCH_HEADER_BYTES], entries: 0, parts: Vec::new(), durability: Durability::default() }
+        Self { encoded: vec![0; NUMBER_BYTES_MAX], entries: 0, parts: Vec::new(), durability: Durability::default() }
     }
 
     /// Sets when the commit is answered.
@@ -108,13 +108,18 @@ impl WriteBatch {
 
     /// Bytes that it takes in the log, without the record's header.
     pub fn bytes(&self) -> usize {
-        self.payload.len()
+        self.payload().len()
+    }
+
+    /// The payload of its record: the count, then the entries.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.encoded[NUMBER_BYTES_MAX - number_bytes(self.entries as u32)..]
     }
 
     /// Forgets the writes and keeps the memory and the durability.
     pub fn clear(&mut self) {
-        self.payload.truncate(BATCH_HEADER_BYTES);
-        self.payload.fill(0);
+        self.encoded.truncate(NUMBER_BYTES_MAX);
+        self.encoded.fill(0);
         self.entries = 0;
         self.parts.clear();
     }
@@ -133,9 +138,10 @@ impl WriteBatch {
             }
             None => self.parts.push(Part { keyspace: Arc::clone(keyspace), entries: 1, arena_bytes }),
         }
-        encode_entry(&mut self.payload, keyspace.id, kind, key, value);
+        encode_entry(&mut self.encoded, keyspace.id, kind, key, value);
         self.entries += 1;
-        self.payload[..BATCH_HEADER_BYTES].copy_from_slice(&(self.entries as u32).to_le_bytes());
+        let room = self.encoded.first_chunk_mut().expect("a batch begins with room for its count");
+        encode_number_at_end(room, self.entries as u32);
         Ok(())
     }
 }

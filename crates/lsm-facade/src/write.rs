@@ -21,7 +21,7 @@ use write_ahead_log::{LogError, LogTail, Payload, RecordKind};
 
 use crate::batch::{Part, WriteBatch, check_lengths};
 use crate::batch_format::{
-    self, BATCH_HEADER_BYTES, BatchPart, BatchReference, ENTRY_HEADER_BYTES, encode_entry, encode_keyspace,
+    self, BatchPart, BatchReference, encode_entry, encode_keyspace, encode_number, single_bytes,
 };
 use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT};
 use crate::events::Event;
@@ -46,7 +46,7 @@ impl Core {
         durability: Durability,
     ) -> Result<SeqNo> {
         check_lengths(key, value)?;
-        let bytes = BATCH_HEADER_BYTES + ENTRY_HEADER_BYTES + key.len() + value.len();
+        let bytes = single_bytes(keyspace.id, key.len(), value.len());
         if bytes as u64 > self.options.inline_batch_bytes() {
             let mut batch = WriteBatch::new().with_durability(durability);
             batch.push(keyspace, kind, key, value)?;
@@ -57,7 +57,7 @@ impl Core {
         self.make_room(keyspace, bytes)?;
         ENCODED.with_borrow_mut(|payload| {
             payload.clear();
-            payload.extend_from_slice(&1_u32.to_le_bytes());
+            encode_number(payload, 1);
             encode_entry(payload, keyspace.id, kind, key, value);
             let arena_bytes = Memtable::entry_bytes(key.len(), value.len());
             let (mut sealed, mut enters) = (false, false);
@@ -94,7 +94,7 @@ impl Core {
                 return Err(Error::InvalidInput { what });
             }
         }
-        if batch.payload.len() as u64 > self.options.inline_batch_bytes() {
+        if batch.bytes() as u64 > self.options.inline_batch_bytes() {
             return self.write_large(batch);
         }
         let _waits = self.counters.commit_begins();
@@ -103,7 +103,7 @@ impl Core {
         }
         let mut sealed = vec![false; batch.parts.len()];
         let mut enters = false;
-        let payload = Payload::new(RecordKind::Batch, &batch.payload);
+        let payload = Payload::new(RecordKind::Batch, batch.payload());
         let request = Request::new(payload, batch.entries, batch.durability.into());
         let committed = pipeline.commit(
             &request,
@@ -127,7 +127,7 @@ impl Core {
                 Ok((targets, first))
             },
             |(mut targets, first)| {
-                let entries = batch_format::decode(&batch.payload).into_iter().flatten().flatten();
+                let entries = batch_format::decode(batch.payload()).into_iter().flatten().flatten();
                 for (entry, offset) in entries.zip(0..) {
                     let trailer = Trailer::new(last_of(first, offset + 1), entry.kind);
                     let target = targets.iter_mut().find(|(id, ..)| *id == entry.keyspace);
@@ -193,7 +193,7 @@ impl Core {
     /// written is removed.
     fn write_batch_tables(&self, batch: &WriteBatch) -> Result<Vec<(BatchPart, TableEntry)>> {
         let mut by_keyspace: BTreeMap<KeyspaceId, Vec<TableRow<'_>>> = BTreeMap::new();
-        let entries = batch_format::decode(&batch.payload).into_iter().flatten().flatten();
+        let entries = batch_format::decode(batch.payload()).into_iter().flatten().flatten();
         for (entry, offset) in entries.zip(0_u64..) {
             let relative = SeqNo::new(offset).expect("a batch has at most 2^32 entries");
             by_keyspace.entry(entry.keyspace).or_default().push((
@@ -341,8 +341,8 @@ impl Core {
             log.prepare_segment()?;
             pipeline.change_tail(LogTail::end_segment);
             // A batch of nothing, so that the new segment begins with a record; synced, so that the claim lies in it.
-            let payload = WriteBatch::new().payload;
-            let payload = Payload::new(RecordKind::Batch, &payload);
+            let batch = WriteBatch::new();
+            let payload = Payload::new(RecordKind::Batch, batch.payload());
             let request = Request::new(payload, 1, commit_pipeline::Durability::Synced);
             self.committed(pipeline.commit(&request, |_, _| Ok(()), |()| {}))?;
             self.commit_installed_edit(manifest::Edit { changes: self.log_progress(&[]) })?;

@@ -450,7 +450,7 @@ fn floor_segment(sample: &Sample) -> PathBuf {
 fn a_damaged_log_record_is_named_with_its_offset() {
     let sample = Sample::closed();
     let path = floor_segment(&sample);
-    sample.change(&path, |bytes| bytes[64 + 45] ^= 1);
+    sample.change(&path, |bytes| bytes[64 + 26] ^= 1);
     sample.refuses(corrupt, &[path.to_str().unwrap(), "offset 64", "expected", "found"]);
 }
 
@@ -458,7 +458,7 @@ fn a_damaged_log_record_is_named_with_its_offset() {
 #[test]
 fn an_unknown_version_or_feature_of_the_log_is_refused() {
     type Change = fn(&mut [u8]);
-    let version: Change = |bytes| bytes[8] = 2;
+    let version: Change = |bytes| bytes[8] += 1;
     let feature: Change = |bytes| bytes[20] = 4;
     for change in [version, feature] {
         let sample = Sample::left_by_a_kill();

@@ -1,8 +1,10 @@
 //! Databases of every format that was ever released, committed, which must open for ever.
 //!
-//! `tests/formats/v1/closed` was closed, `v1/killed` was not: its log is to be replayed. Both have two keyspaces, tables in
+//! `tests/formats/v2/closed` was closed, `v2/killed` was not: its log is to be replayed. Both have two keyspaces, tables in
 //! several levels, compressed ones among them, tombstones, and a batch that became tables. The `.txt` beside each lists its
 //! rows. They were made by [`write_samples`] of the version that released the format, and are never changed.
+//!
+//! `v1/killed` has a log of format 1, which was never released: it is refused.
 
 mod common;
 
@@ -13,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use common::{DB, contents, key, listing, value};
 use file_system::{Crash, Environment, Simulation};
-use lsm_facade::{Database, DatabaseBuilder, KeyspaceOptions};
+use lsm_facade::{Database, DatabaseBuilder, Error, KeyspaceOptions};
 
-const SAMPLES: [&str; 2] = ["v1/closed", "v1/killed"];
+const SAMPLES: [&str; 2] = ["v2/closed", "v2/killed"];
 
 fn sample_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
@@ -36,6 +38,14 @@ fn rows_as_text(database: &Database) -> String {
     out
 }
 
+fn copy_files(from: &Path, to: &Path) {
+    for path in listing(&*Environment::real().files, from).into_keys().filter(|path| path.is_file()) {
+        let to = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(path, to).unwrap();
+    }
+}
+
 /// M1, L3, T5: a database that a released version wrote has the rows it had, whether it was closed or killed, read-only
 /// and after everything was rewritten.
 #[test]
@@ -45,11 +55,7 @@ fn databases_of_every_released_format_open() {
         let expected = fs::read_to_string(from.with_extension("txt")).unwrap();
         assert!(expected.lines().count() > 200, "{sample} has rows");
         let home = tempfile::tempdir().unwrap();
-        for path in listing(&*Environment::real().files, &from).into_keys().filter(|path| path.is_file()) {
-            let to = home.path().join(path.strip_prefix(&from).unwrap());
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(path, to).unwrap();
-        }
+        copy_files(&from, home.path());
         let reader = options(Database::builder(home.path())).read_only(true).open().unwrap();
         assert!(rows_as_text(&reader) == expected, "{sample}, for reading only");
         drop(reader);
@@ -66,6 +72,31 @@ fn databases_of_every_released_format_open() {
         let database = options(Database::builder(home.path())).open().unwrap();
         assert!(rows_as_text(&database) == expected, "{sample}, reopened");
     }
+}
+
+/// M2, M6: a log of an older format is refused by an error that names both versions, and stays as it is; also where all else
+/// is lost, so that no new database begins over it.
+#[test]
+fn a_log_of_an_older_format_is_refused_and_let_be() {
+    let from = sample_dir().join("v1/killed");
+    let home = tempfile::tempdir().unwrap();
+    copy_files(&from, home.path());
+    let segments = |home: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+        let files = listing(&*Environment::real().files, home).into_iter();
+        files.filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).collect()
+    };
+    let before = segments(home.path());
+    assert!(!before.is_empty());
+    for read_only in [true, false] {
+        let error = options(Database::builder(home.path())).read_only(read_only).open().unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains("expected log format version 2, found 1"), "{error}");
+    }
+    assert!(segments(home.path()) == before, "nothing was changed");
+    let lost = tempfile::tempdir().unwrap();
+    copy_files(&from.join("log"), &lost.path().join("log"));
+    options(Database::builder(lost.path())).open().unwrap_err();
+    assert!(segments(lost.path()).len() == before.len(), "nothing was changed");
 }
 
 /// Two small keyspaces with tables in several levels, tombstones, large batches, and writes that only the log holds.
@@ -115,7 +146,7 @@ fn write_samples() {
     if std::env::var_os("LSM_WRITE_SAMPLES").is_none() {
         return;
     }
-    for (sample, killed) in [("v1/closed", false), ("v1/killed", true)] {
+    for (sample, killed) in [("v2/closed", false), ("v2/killed", true)] {
         let dir = sample_dir().join(sample);
         if dir.exists() {
             continue;

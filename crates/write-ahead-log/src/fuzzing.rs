@@ -8,7 +8,7 @@ use std::path::Path;
 use file_system::{Environment, LogFileWay};
 use internal_key::SegmentId;
 
-use crate::record::{RECORD_HEADER_BYTES, RecordHeader, crc32, record_bytes};
+use crate::record::{RECORD_HEADER_BYTES, RecordHeader, crc32, header_crc, payload_crc_mask, record_bytes};
 use crate::segment::{FORMAT_VERSION, MAGIC, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::{
     Inspection, LogPosition, RecordKind, ReplayError, ReplayOptions, ReplayReport, SegmentName, replay,
@@ -133,24 +133,24 @@ fn mend_segment(segment: &mut [u8], id: SegmentId) {
     header[56..60].copy_from_slice(&segment_bytes.to_le_bytes());
     let mut salt = [0; 8];
     salt.copy_from_slice(&header[48..56]);
+    let salt = u64::from_le_bytes(salt);
     let crc = crc32(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
     let mut at = SEGMENT_HEADER_BYTES;
     while let Some(record) = segment.get_mut(at..).filter(|rest| rest.len() >= RECORD_HEADER_BYTES) {
-        let payload_len = u32::from_le_bytes([record[20], record[21], record[22], record[23]]);
+        let payload_len = u32::from_le_bytes([record[8], record[9], record[10], record[11]]);
         let whole = record_bytes(u64::from(payload_len)) as usize;
         // Kind 0 is none: zeros stay the end of the log.
-        if record[24] == 0 || whole > record.len() {
+        if record[12] == 0 || whole > record.len() {
             at += 8;
             continue;
         }
         let payload = &record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + payload_len as usize];
-        let payload_crc = crc32(payload);
-        record[4..8].copy_from_slice(&payload_crc.to_le_bytes());
-        record[8..16].copy_from_slice(&salt);
-        record[16..20].copy_from_slice(&(at as u32).to_le_bytes());
-        let crc = crc32(&record[4..RECORD_HEADER_BYTES]);
-        record[..4].copy_from_slice(&crc.to_le_bytes());
+        let payload_crc = crc32(payload) ^ payload_crc_mask(salt);
+        let Some((header, _)) = record.split_first_chunk_mut::<RECORD_HEADER_BYTES>() else { return };
+        header[4..8].copy_from_slice(&payload_crc.to_le_bytes());
+        let crc = header_crc(header, salt, at as u64);
+        header[..4].copy_from_slice(&crc.to_le_bytes());
         at += whole;
     }
 }
@@ -217,6 +217,8 @@ mod tests {
             samples.push((name, [&[more << 2 | 3, 0][..], &bytes].concat()));
         }
         samples.push(("claimed", [&[0, 1 << 6 | 20][..], &logs()[0].2].concat()));
+        // A salvage passed over the second file and did not say so.
+        samples.push(("bad_segment_behind_the_end", [&[1 << 2, 0][..], &logs()[0].2, &[7; SEGMENT_BYTES]].concat()));
         fuzz_twin("log_replay", &samples, 1000, log_replay);
     }
 
@@ -225,8 +227,8 @@ mod tests {
     fn salvage_tells_of_a_newer_record_that_it_cuts() {
         let mut torn =
             segment(1, 1, &[(RecordKind::Batch, b"first"), (RecordKind::Batch, b""), (RecordKind::End, b"")]);
-        let (second, third) = (64 + 48, 64 + 48 + 40);
-        torn[third + 24] = 20;
+        let (second, third) = (64 + 32, 64 + 32 + 24);
+        torn[third + 12] = 12;
         mend_segment(&mut torn, SegmentId(1));
         torn[second] ^= 1;
         log_replay(&[&[2, 0][..], &torn].concat());

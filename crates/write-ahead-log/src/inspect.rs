@@ -108,9 +108,9 @@ impl Inspection {
         let next = match self.reader.next_header(from) {
             Ok(next) => next,
             Err(ScanError::Io(error)) => return Err(error),
-            Err(ScanError::UnknownKind { at, found }) if at == from => {
+            Err(ScanError::UnknownKind { at, record }) if at == from => {
                 let to = at + crate::RECORD_ALIGNMENT as u64;
-                return Ok(Inspected::Unknown { from, to, kind: found });
+                return Ok(Inspected::Unknown { from, to, kind: record.kind.found });
             }
             Err(ScanError::UnknownKind { at, .. }) => {
                 return Ok(Inspected::Gap { from, to: at, zeros: self.reader.is_zero(from, at)? });

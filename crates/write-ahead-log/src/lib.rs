@@ -73,7 +73,9 @@ pub use log::{Log, LogPin, LogTail, Recycled, Reservation};
 pub use options::LogOptions;
 pub use position::{LogPosition, SegmentName, parse_segment_file_name, segment_file_name};
 pub use reader::holds_records;
-pub use record::{Payload, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, RecordKind, UnknownRecordKind};
+pub use record::{
+    Payload, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RECORD_KIND_MAX, RecordHeader, RecordKind, UnknownRecordKind,
+};
 pub use replay::{
     NamedBy, Record, RecordFault, ReplayError, ReplayOptions, ReplayReport, ReplayedSegment, Skipped, replay,
 };

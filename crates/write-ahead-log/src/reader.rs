@@ -12,7 +12,7 @@ use file_system::{Environment, FileError, ReadFile};
 use internal_key::SegmentId;
 
 use crate::position::parse_segment_file_name;
-use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, UnknownRecordKind};
+use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader, UnknownRecord, crc32};
 use crate::segment::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader};
 
 /// Bytes read at once, unless a record is longer.
@@ -50,7 +50,12 @@ pub(crate) fn read_segment_header(file: &dyn ReadFile) -> Result<Result<SegmentH
 pub fn holds_records(environment: &Environment, dir: &Path, from: SegmentId) -> Result<Option<PathBuf>, FileError> {
     for path in list_segments(environment, dir)?.split_off(&from).into_values() {
         let file = environment.files.open(&path)?;
-        let Ok(header) = read_segment_header(&*file)? else { continue };
+        let header = match read_segment_header(&*file)? {
+            Ok(header) => header,
+            // Another version's log: what it holds cannot be told.
+            Err(HeaderFault::Version { .. } | HeaderFault::Features { .. }) => return Ok(Some(path)),
+            Err(_) => continue,
+        };
         match SegmentReader::new(file, header).next_header(SEGMENT_HEADER_BYTES as u64) {
             Ok(None) => {}
             Ok(Some(_)) | Err(ScanError::UnknownKind { .. }) => return Ok(Some(path)),
@@ -67,7 +72,7 @@ pub(crate) enum ScanError {
     /// A header that holds in all else.
     UnknownKind {
         at: u64,
-        found: u8,
+        record: UnknownRecord,
     },
 }
 
@@ -125,12 +130,18 @@ impl SegmentReader {
         let (name, segment_bytes) = (self.header.name, self.len());
         let bytes = self.bytes(offset, RECORD_HEADER_BYTES as u64)?;
         RecordHeader::decode(bytes, name, offset, segment_bytes)
-            .map_err(|UnknownRecordKind { found }| ScanError::UnknownKind { at: offset, found })
+            .map_err(|record| ScanError::UnknownKind { at: offset, record })
     }
 
     /// The payload of a record whose header was decoded, checked or not.
     pub(crate) fn payload(&mut self, record: &RecordHeader) -> Result<&[u8], FileError> {
         self.bytes(record.payload_offset(), u64::from(record.payload_len))
+    }
+
+    /// Whether `payload_len` bytes of payload behind the header at `offset` have that checksum.
+    pub(crate) fn is_whole(&mut self, offset: u64, payload_len: u32, payload_crc: u32) -> Result<bool, FileError> {
+        let payload = self.bytes(offset + RECORD_HEADER_BYTES as u64, u64::from(payload_len))?;
+        Ok(crc32(payload) == payload_crc)
     }
 
     /// Where the first byte at or after `offset` may stand that was ever written. What another process writes after the
@@ -145,10 +156,12 @@ impl SegmentReader {
     }
 
     /// The first record header at or after `from` (L3: a scan tests headers only).
+    ///
+    /// Bytes that are no header of this segment pass for one once in 2^32 of the places where all but the checksum is
+    /// possible: whoever acts on what a record far from the others says has more to ask.
     pub(crate) fn next_header(&mut self, from: u64) -> Result<Option<RecordHeader>, ScanError> {
         const HEADER: usize = RECORD_HEADER_BYTES;
         let (name, segment_bytes) = (self.header.name, self.len());
-        let salt = name.salt.to_le_bytes();
         let mut at = from.next_multiple_of(RECORD_ALIGNMENT as u64);
         while at + HEADER as u64 <= segment_bytes {
             let Some(written) = self.written_after(at) else { break };
@@ -157,13 +170,11 @@ impl SegmentReader {
             let window = self.bytes(at, WINDOW_BYTES)?;
             let mut passed = 0;
             while let Some(bytes) = window.get(passed..passed + HEADER) {
-                if bytes[8..16] == salt {
-                    let offset = at + passed as u64;
-                    match RecordHeader::decode(bytes, name, offset, segment_bytes) {
-                        Ok(None) => {}
-                        Ok(header) => return Ok(header),
-                        Err(UnknownRecordKind { found }) => return Err(ScanError::UnknownKind { at: offset, found }),
-                    }
+                let offset = at + passed as u64;
+                match RecordHeader::decode(bytes, name, offset, segment_bytes) {
+                    Ok(None) => {}
+                    Ok(header) => return Ok(header),
+                    Err(record) => return Err(ScanError::UnknownKind { at: offset, record }),
                 }
                 passed += RECORD_ALIGNMENT;
             }

@@ -1,19 +1,35 @@
 //! One record: a fixed header with a checksum of its own, then the payload.
 //!
 //! ```text
-//!        0        4        8                 16       24                32       40
-//!        ┌────────┬────────┬─────────────────┬────────┬────────┬────────┬────────┬─────────────┬─ ─ ─ ┐
-//!        │ header │payload │ salt of the     │ offset │ length │ first seqno │kind│ claim    │ payload …   pad to 8
-//!        │ crc32  │ crc32  │ segment         │ of this│        │ (56 bits)   │ 8  │ offset,back │
-//!        └────────┴────────┴─────────────────┴────────┴────────┴────────┴────────┴─────────────┴─ ─ ─ ┘
-//! bytes  0..4     4..8     8..16             16..20   20..24   24..32 (kind lowest) 32..36, 36..40  40..
+//!        0        4        8        12   13              20       24
+//!        ┌────────┬────────┬────────┬────┬───────────────┬────────┬─────────────┬─ ─ ─ ┐
+//!        │ header │payload │ length │kind│ first seqno   │ claim  │ payload …   pad to 8
+//!        │ crc32  │crc ^salt│        │ 8  │ ^ salt >> 8   │        │             │       │
+//!        └────────┴────────┴────────┴────┴───────────────┴────────┴─────────────┴─ ─ ─ ┘
+//!
+//!   covered by the header's checksum, in this order:
+//!        ┌─────────────────┬────────┬─ ─ ─
+//!        │ salt of the     │ offset │ bytes 4..24 of the header
+//!        │ segment         │ of this│
+//!        └─────────────────┴────────┴─ ─ ─
+//!
+//!   claim, a u32:   31   28 27                       0
+//!                  ┌───────┬──────────────────────────┐
+//!                  │ back  │ offset / 8               │   back 0 to 14: so many ids before the record's own
+//!                  │ 15    │ so many ids back, or 0   │   the start of a segment further back; 0: of nothing
+//!                  └───────┴──────────────────────────┘
 //! ```
 //!
-//! - **L2** Records are 8-aligned. Salt and offset tell a record of this incarnation of the file from one that an
-//!   earlier incarnation left behind. The header checksum covers bytes 4 to 40, the payload checksum the payload alone,
-//!   so that headers can be tested without reading payloads.
+//! - **L2** Records are 8-aligned. Salt and offset are not stored, the header's checksum covers them: so a record of this
+//!   incarnation of the file is told from one that an earlier incarnation left behind, by 12 bytes less. The payload has a
+//!   checksum of its own, so that headers can be tested without reading payloads.
+//! - The payload's checksum is stored XOR the salt's lower 32 bits, the sequence number XOR its upper 56. Replay asks of a
+//!   header beside its checksum that either is as it should be (**L3**): nobody who does not know the salt can write values
+//!   that are, if they are taken for a header.
 //! - **P1** The payload checksum is made by [`Payload::new`], before the reservation; the header checksum after it.
-//! - A claim is stored as an offset and as how many ids its segment lies *before* the record's own.
+//! - A claim may be stored as an earlier position than it is, never as a later one: it says that everything before it is
+//!   durable, and so does whatever lies before it. All that occur are stored exactly but those 15 segments back or more,
+//!   of which the segment is kept and the offset in it is not.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -22,7 +38,8 @@ use internal_key::{SegmentId, SeqNo};
 
 use crate::{LogPosition, SegmentName};
 
-/// What a record is. On disk since format 1: numbers are never changed or reused, and zero is never one.
+/// What a record is. On disk since format 1: numbers are never changed or reused, zero is never one, and none is above
+/// [`RECORD_KIND_MAX`].
 ///
 /// The log itself writes and understands [`Seal`](Self::Seal) and [`End`](Self::End); the payloads of all others belong
 /// to the layers above.
@@ -99,9 +116,28 @@ impl fmt::Display for RecordKind {
     }
 }
 
-/// Bytes before the payload. On disk since format 1.
-pub const RECORD_HEADER_BYTES: usize = 40;
-const _: () = assert!(RECORD_HEADER_BYTES == size_of::<u32>() * 6 + size_of::<u64>() * 2);
+/// The largest number that a later writer of this format may give a kind. On disk since format 2: where a larger one
+/// stands no record begins, so that few of the places that a scan passes need their checksum made.
+pub const RECORD_KIND_MAX: u8 = 15;
+const _: () = assert!(RecordKind::ALL.len() < RECORD_KIND_MAX as usize);
+
+/// Bytes before the payload. On disk since format 2.
+pub const RECORD_HEADER_BYTES: usize = 24;
+const _: () = assert!(RECORD_HEADER_BYTES == size_of::<u32>() * 4 + size_of::<u64>());
+
+/// What the header's checksum is made of: salt, offset, and the header but for the checksum.
+const COVERED_BYTES: usize = size_of::<u64>() + size_of::<u32>() + RECORD_HEADER_BYTES - size_of::<u32>();
+
+/// In how many segments before its own a record can name every place of a claim. On disk since format 2.
+const CLAIM_BACK_MAX: u32 = 14;
+
+/// Stands instead of a distance where a claim lies further back, and only its segment is named. On disk since format 2.
+const CLAIM_FAR: u32 = 15;
+
+/// The largest number that a claim holds beside the distance. On disk since format 2.
+const CLAIM_REST_MAX: u32 = (1 << CLAIM_BACK_SHIFT) - 1;
+const CLAIM_BACK_SHIFT: u32 = 28;
+const _: () = assert!(CLAIM_FAR == CLAIM_BACK_MAX + 1 && CLAIM_FAR == u32::MAX >> CLAIM_BACK_SHIFT);
 
 /// Records start at multiples of this. On disk since format 1.
 pub const RECORD_ALIGNMENT: usize = 8;
@@ -202,16 +238,13 @@ impl RecordHeader {
     #[inline]
     pub(crate) fn encode(&self, salt: u64) -> [u8; RECORD_HEADER_BYTES] {
         assert!(self.claim <= self.position, "L2: a claim never passes the record that carries it");
-        let back = self.position.segment.get() - self.claim.segment.get();
         let mut bytes = [0; RECORD_HEADER_BYTES];
-        bytes[4..8].copy_from_slice(&self.payload_crc.to_le_bytes());
-        bytes[8..16].copy_from_slice(&salt.to_le_bytes());
-        bytes[16..20].copy_from_slice(&fits_u32(self.position.offset).to_le_bytes());
-        bytes[20..24].copy_from_slice(&self.payload_len.to_le_bytes());
-        bytes[24..32].copy_from_slice(&(self.first_seqno.get() << 8 | self.kind as u64).to_le_bytes());
-        bytes[32..36].copy_from_slice(&fits_u32(self.claim.offset).to_le_bytes());
-        bytes[36..40].copy_from_slice(&fits_u32(back).to_le_bytes());
-        let crc = crc32(&bytes[4..]);
+        bytes[4..8].copy_from_slice(&(self.payload_crc ^ payload_crc_mask(salt)).to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.payload_len.to_le_bytes());
+        let first_seqno = self.first_seqno.get() ^ seqno_mask(salt);
+        bytes[12..20].copy_from_slice(&(first_seqno << 8 | self.kind as u64).to_le_bytes());
+        bytes[20..24].copy_from_slice(&encode_claim(self.claim, self.position.segment).to_le_bytes());
+        let crc = header_crc(&bytes, salt, self.position.offset);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -223,38 +256,135 @@ impl RecordHeader {
     /// gets one may use its lengths without further checks.
     ///
     /// # Errors
-    /// [`UnknownRecordKind`] if all else holds: a newer writer's record, never skipped.
+    /// [`UnknownRecord`] if all else holds: a newer writer's record, never skipped.
+    #[inline]
     pub(crate) fn decode(
         bytes: &[u8],
         name: SegmentName,
         offset: u64,
         segment_bytes: u64,
-    ) -> Result<Option<Self>, UnknownRecordKind> {
+    ) -> Result<Option<Self>, UnknownRecord> {
         let Some((header, _)) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>() else { return Ok(None) };
-        let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        // The cheap tests first: a scan asks at every eighth byte.
-        if u64_at(8) != name.salt && !planted_faults::planted("log-salt-of-a-record-ignored") {
-            return Ok(None);
+        match Self::possible(header, LogPosition::new(name.id, offset), segment_bytes) {
+            Some(claim) => Self::decode_possible(header, name, offset, claim),
+            None => Ok(None),
         }
-        let unchecked = planted_faults::planted("log-record-header-checksum-unchecked");
-        if u64::from(u32_at(16)) != offset || (u32_at(0) != crc32(&header[4..]) && !unchecked) {
-            return Ok(None);
-        }
-        let payload_len = u32_at(20);
-        let claimed_segment = name.id.get().checked_sub(u64::from(u32_at(36)));
-        let Some(claimed_segment) = claimed_segment else { return Ok(None) };
-        let claim = LogPosition::new(SegmentId(claimed_segment), u64::from(u32_at(32)));
-        let position = LogPosition::new(name.id, offset);
-        let packed = u64_at(24);
-        let Some(first_seqno) = SeqNo::new(packed >> 8) else { return Ok(None) };
-        let kind = RecordKind::try_from(packed as u8);
-        let room = if kind == Ok(RecordKind::Seal) { 0 } else { u64::from(SEAL_BYTES) };
-        if claim > position || offset + record_bytes(u64::from(payload_len)) + room > segment_bytes {
-            return Ok(None);
-        }
-        Ok(Some(Self { position, kind: kind?, first_seqno, claim, payload_len, payload_crc: u32_at(4) }))
     }
+
+    /// The claim of a header in which everything is possible but for the checksum, which is not looked at. Cheap: a scan
+    /// asks at every eighth byte, and at most of them the first comparison is the last.
+    #[inline]
+    pub(crate) fn possible(
+        header: &[u8; RECORD_HEADER_BYTES],
+        position: LogPosition,
+        segment_bytes: u64,
+    ) -> Option<LogPosition> {
+        let kind = header[12];
+        if kind == 0 || kind > RECORD_KIND_MAX {
+            return None;
+        }
+        let room = if kind == RecordKind::Seal as u8 { 0 } else { u64::from(SEAL_BYTES) };
+        if position.offset + record_bytes(u64::from(u32_at(header, 8))) + room > segment_bytes {
+            return None;
+        }
+        decode_claim(u32_at(header, 20), position)
+    }
+
+    /// The header, if its checksum holds.
+    fn decode_possible(
+        header: &[u8; RECORD_HEADER_BYTES],
+        name: SegmentName,
+        offset: u64,
+        claim: LogPosition,
+    ) -> Result<Option<Self>, UnknownRecord> {
+        let unchecked = planted_faults::planted("log-record-header-checksum-unchecked");
+        if u32_at(header, 0) != header_crc(header, name.salt, offset) && !unchecked {
+            return Ok(None);
+        }
+        let packed = u64::from(u32_at(header, 12)) | u64::from(u32_at(header, 16)) << 32;
+        let Some(first_seqno) = SeqNo::new(packed >> 8 ^ seqno_mask(name.salt)) else { return Ok(None) };
+        let (payload_len, payload_crc) = (u32_at(header, 8), u32_at(header, 4) ^ payload_crc_mask(name.salt));
+        match RecordKind::try_from(packed as u8) {
+            Ok(kind) => {
+                let position = LogPosition::new(name.id, offset);
+                Ok(Some(Self { position, kind, first_seqno, claim, payload_len, payload_crc }))
+            }
+            Err(kind) => Err(UnknownRecord { kind, first_seqno, payload_len, payload_crc }),
+        }
+    }
+}
+
+/// What a header says that holds in all but its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnknownRecord {
+    pub(crate) kind: UnknownRecordKind,
+    pub(crate) first_seqno: SeqNo,
+    pub(crate) payload_len: u32,
+    pub(crate) payload_crc: u32,
+}
+
+/// The checksum of a header at `offset` of a segment of that `salt`.
+#[inline]
+pub(crate) fn header_crc(header: &[u8; RECORD_HEADER_BYTES], salt: u64, offset: u64) -> u32 {
+    let salt = told_salt(salt);
+    let offset = u32::try_from(offset).expect("L1: offsets fit 32 bits");
+    // In one piece: a checksum is made of 16 bytes at once.
+    let mut covered = [0; COVERED_BYTES];
+    covered[..8].copy_from_slice(&salt.to_le_bytes());
+    covered[8..12].copy_from_slice(&offset.to_le_bytes());
+    covered[12..].copy_from_slice(&header[4..]);
+    crc32(&covered)
+}
+
+#[inline]
+fn told_salt(salt: u64) -> u64 {
+    if planted_faults::planted("log-salt-of-a-record-ignored") { 0 } else { salt }
+}
+
+/// What a sequence number is stored XOR of.
+#[inline]
+fn seqno_mask(salt: u64) -> u64 {
+    told_salt(salt) >> 8
+}
+
+/// What a payload's checksum is stored XOR of.
+#[inline]
+pub(crate) fn payload_crc_mask(salt: u64) -> u32 {
+    told_salt(salt) as u32
+}
+
+#[inline]
+fn u32_at(header: &[u8; RECORD_HEADER_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+/// A claim as a record in `segment` stores it: exactly, or as an earlier position.
+#[inline]
+fn encode_claim(claim: LogPosition, segment: SegmentId) -> u32 {
+    let back = segment.get() - claim.segment.get();
+    let (back, rest) = if back <= u64::from(CLAIM_BACK_MAX) {
+        // `logged` is a multiple of 8 that lies before the end of its segment; what is not is rounded down.
+        (back as u32, claim.offset / RECORD_ALIGNMENT as u64)
+    } else {
+        (CLAIM_FAR, if back <= u64::from(CLAIM_REST_MAX) { back } else { 0 })
+    };
+    back << CLAIM_BACK_SHIFT | rest.min(u64::from(CLAIM_REST_MAX)) as u32
+}
+
+/// The claim that a record at `position` stores, or `None` if none is stored so.
+#[inline]
+fn decode_claim(packed: u32, position: LogPosition) -> Option<LogPosition> {
+    let (back, rest) = (packed >> CLAIM_BACK_SHIFT, u64::from(packed & CLAIM_REST_MAX));
+    let id = position.segment.get();
+    let claim = if back <= CLAIM_BACK_MAX {
+        LogPosition::new(SegmentId(id.checked_sub(u64::from(back))?), rest * RECORD_ALIGNMENT as u64)
+    } else if rest == 0 && id > u64::from(CLAIM_REST_MAX) {
+        LogPosition::default()
+    } else {
+        let back = Some(rest).filter(|back| *back > u64::from(CLAIM_BACK_MAX))?;
+        LogPosition::new(SegmentId(id.checked_sub(back)?), 0)
+    };
+    (claim <= position).then_some(claim)
 }
 
 /// The payload of a seal that names `successor`.
@@ -272,11 +402,6 @@ pub(crate) fn decode_seal(payload: &[u8]) -> Option<SegmentName> {
     Some(SegmentName { id: SegmentId(u64::from_le_bytes(*id)), salt: u64::from_le_bytes(salt) })
 }
 
-#[inline]
-fn fits_u32(number: u64) -> u32 {
-    u32::try_from(number).expect("L1: offsets and segment distances fit 32 bits")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -288,10 +413,10 @@ mod tests {
 
     fn header() -> impl Strategy<Value = RecordHeader> {
         let ranges =
-            (8_u64..100_000, 0_usize..8, 0..=SeqNo::MAX.get(), 0_u64..10, any::<u64>(), 0_u32..1000, any::<u32>());
+            (8_u64..100_000, 0_usize..8, 0..=SeqNo::MAX.get(), 0_u64..10, 0_u64..1 << 28, 0_u32..1000, any::<u32>());
         ranges.prop_map(|(eighth, kind, seqno, segment, claim, payload_len, payload_crc)| {
             let position = LogPosition::new(NAME.id, eighth * 8);
-            let offset = if segment == 9 { claim % (position.offset + 1) } else { claim % (1 << 31) };
+            let offset = if segment == 9 { claim % (eighth + 1) * 8 } else { claim * 8 };
             let claim = LogPosition::new(SegmentId(segment), offset);
             let first_seqno = SeqNo::new(seqno).unwrap();
             RecordHeader { position, kind: RecordKind::ALL[kind], first_seqno, claim, payload_len, payload_crc }
@@ -305,10 +430,12 @@ mod tests {
             let bytes = header.encode(NAME.salt);
             let at = header.position.offset;
             prop_assert_eq!(RecordHeader::decode(&bytes, NAME, at, BYTES), Ok(Some(header)));
+            // A difference of 32 bits always changes a checksum of 32 bits, so that these two hold of every header.
             prop_assert_eq!(RecordHeader::decode(&bytes, NAME, at + 8 + elsewhere, BYTES), Ok(None));
-            let recycled = SegmentName { salt, ..NAME };
-            prop_assume!(salt != NAME.salt);
-            prop_assert_eq!(RecordHeader::decode(&bytes, recycled, at, BYTES), Ok(None));
+            for half in [salt << 32, salt >> 32].into_iter().filter(|half| *half != 0) {
+                let recycled = SegmentName { salt: NAME.salt ^ half, ..NAME };
+                prop_assert_eq!(RecordHeader::decode(&bytes, recycled, at, BYTES), Ok(None));
+            }
         }
 
         /// L2: one changed bit is noticed.
@@ -319,16 +446,18 @@ mod tests {
             prop_assert_eq!(RecordHeader::decode(&bytes, NAME, header.position.offset, BYTES), Ok(None));
         }
 
-        /// L2: arbitrary bytes never panic, also not with the right salt, place and checksum; and what is accepted fits
-        /// the segment with a seal behind it (L4).
+        /// L2: arbitrary bytes never panic, also not with the right checksum; what is accepted fits the segment with a seal
+        /// behind it (L4), and has no other bytes.
         #[test]
-        fn what_is_accepted_is_possible(bytes in proptest::array::uniform32(any::<u8>()), mended in any::<bool>()) {
-            let mut all = [0; RECORD_HEADER_BYTES];
-            all[4..36].copy_from_slice(&bytes);
+        fn what_is_accepted_is_possible(
+            bytes in proptest::array::uniform::<_, RECORD_HEADER_BYTES>(any::<u8>()),
+            mended in any::<bool>(),
+        ) {
+            let mut all = bytes;
             if mended {
-                all[8..16].copy_from_slice(&NAME.salt.to_le_bytes());
-                all[16..20].copy_from_slice(&640_u32.to_le_bytes());
-                let crc = crc32fast::hash(&all[4..]);
+                all[12] &= RECORD_KIND_MAX;
+                all[10..12].fill(0);
+                let crc = header_crc(&all, NAME.salt, 640);
                 all[..4].copy_from_slice(&crc.to_le_bytes());
             }
             for segment_bytes in [0, 640, 4096, 1 << 31] {
@@ -336,15 +465,50 @@ mod tests {
                     let room = if header.kind == RecordKind::Seal { 0 } else { u64::from(SEAL_BYTES) };
                     prop_assert!(header.end().offset + room <= segment_bytes);
                     prop_assert!(header.claim <= header.position);
+                    prop_assert_eq!(header.encode(NAME.salt), all);
                 }
             }
             for len in 0..RECORD_HEADER_BYTES {
                 prop_assert_eq!(RecordHeader::decode(&all[..len], NAME, 640, 4096), Ok(None));
             }
         }
+
+        /// L2: a claim never comes back as a later one, exactly where it lies at most 14 segments back, else as the start of
+        /// its segment, if that is told at all.
+        #[test]
+        fn a_claim_never_grows(
+            id in prop_oneof![0_u64..100, any::<u64>()],
+            back in prop_oneof![0_u64..40, (0_u32..64).prop_map(|bits| 1 << bits)],
+            eighth in 8_u64..1 << 28,
+            odd in 0_u64..8,
+        ) {
+            let record = LogPosition::new(SegmentId(id), (1 << 31) - 64);
+            let Some(segment) = id.checked_sub(back) else { return Ok(()) };
+            let claim = LogPosition::new(SegmentId(segment), (eighth * 8 + odd).min(record.offset));
+            let told = decode_claim(encode_claim(claim, record.segment), record).unwrap();
+            let start = LogPosition::new(SegmentId(segment), 0);
+            let expected = match back {
+                0..=14 => LogPosition { offset: claim.offset / 8 * 8, ..claim },
+                _ if back < 1 << 28 => start,
+                _ => LogPosition::default(),
+            };
+            prop_assert_eq!(told, expected);
+            prop_assert!(told <= claim);
+        }
+
+        /// L2: each claim has one form, and what is none of these forms is no claim.
+        #[test]
+        fn a_claim_has_one_form(id in prop_oneof![0_u64..100, any::<u64>()], packed in any::<u32>(), far in any::<bool>()) {
+            let record = LogPosition::new(SegmentId(id), (1 << 31) - 64);
+            let packed = if far { CLAIM_FAR << CLAIM_BACK_SHIFT | packed & 63 } else { packed };
+            if let Some(claim) = decode_claim(packed, record) {
+                prop_assert_eq!(encode_claim(claim, record.segment), packed);
+                prop_assert!(claim <= record);
+            }
+        }
     }
 
-    /// L2: an unknown kind is an error, never skipped, when all else holds.
+    /// L2: an unknown kind is an error, never skipped, when all else holds; beyond what kinds may ever be is no record.
     #[test]
     fn an_unknown_kind_is_an_error() {
         let position = LogPosition::new(NAME.id, 64);
@@ -356,12 +520,16 @@ mod tests {
             payload_len: 0,
             payload_crc: 0,
         };
-        for kind in [0_u8, 9, 255] {
+        for kind in [0_u8, 9, 15, 16, 255] {
             let mut bytes = header.encode(NAME.salt);
-            bytes[24] = kind;
-            let crc = crc32fast::hash(&bytes[4..]);
+            bytes[12] = kind;
+            let crc = header_crc(&bytes, NAME.salt, 64);
             bytes[..4].copy_from_slice(&crc.to_le_bytes());
-            assert_eq!(RecordHeader::decode(&bytes, NAME, 64, BYTES), Err(UnknownRecordKind { found: kind }));
+            let expected = match kind {
+                1..=RECORD_KIND_MAX => Err(UnknownRecordKind { found: kind }),
+                _ => Ok(None),
+            };
+            assert_eq!(RecordHeader::decode(&bytes, NAME, 64, BYTES).map_err(|unknown| unknown.kind), expected);
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   floor ──▶ records … ──▶ B: the first place that holds no whole record
 //!                           │
-//!                           └─ scan on, headers only, in this segment and in every later one
+//!                           └─ scan on, for headers, in this segment and in every later one
 //!                              X = the largest claim met there, or in the manifest
 //!
 //!              B <  X   bytes that were durable are gone: corruption, nothing is cut
@@ -12,6 +12,9 @@
 //!
 //! - **L3** is this picture. Zero-filled space is the ordinary B; it is scanned behind like any other, because a power
 //!   cut may keep a later page and lose an earlier one.
+//! - **L3** A header is told from other bytes by a checksum of 32 bits. So a scan believes one whose payload does not hold
+//!   only if its sequence number is less than 2^32 above what was replayed: bytes of an earlier use of the file pass for
+//!   such a header so seldom that no torn tail is taken for corruption, and what a crash tears is near.
 //! - **L1**, **L5** The floor and every seal name a segment that was durable before: one that is missing, or that has
 //!   another salt, is damage, never a torn tail.
 //! - **P1** Sequence numbers ascend from record to record.
@@ -27,7 +30,7 @@ use internal_key::{SegmentId, SeqNo};
 
 use crate::position::segment_path;
 use crate::reader::{ScanError, SegmentReader, list_segments, read_segment_header};
-use crate::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, crc32, decode_seal};
+use crate::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, UnknownRecord, crc32, decode_seal, header_crc};
 use crate::segment::{HeaderFault, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::{LogPosition, SegmentName};
 
@@ -142,9 +145,9 @@ impl fmt::Display for NamedBy {
 pub enum RecordFault {
     /// Zeros: nothing was ever written there.
     Zeros,
-    /// Bytes without this segment's salt or this place's offset: an earlier use of the file, or damage.
+    /// Bytes that no header has, whatever its checksum: damage, or an earlier use of the file.
     NoHeader,
-    /// A header whose checksum fails, or whose fields cannot be.
+    /// What may be a header, but not of this segment and this place: damage, or an earlier use of the file.
     Header {
         /// What its bytes amount to.
         expected: u32,
@@ -168,7 +171,7 @@ impl fmt::Display for RecordFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Zeros => f.write_str("expected a record, found zeros"),
-            Self::NoHeader => f.write_str("expected a record, found bytes that this segment never wrote"),
+            Self::NoHeader => f.write_str("expected a record, found bytes that no record begins with"),
             Self::Header { expected, found } => {
                 write!(f, "expected record header checksum {expected:08x}, found {found:08x}")
             }
@@ -335,6 +338,9 @@ struct Run<'a, F> {
     report: ReplayReport,
 }
 
+/// How far above what was replayed a record's sequence number may be for a scan to believe its header alone.
+const NEAR_SEQNOS: u64 = 1 << 32;
+
 /// What stands at one place.
 enum Step {
     /// A whole record, handed out; the next starts there.
@@ -423,8 +429,8 @@ where
             Ok(Some(header)) => header,
             Ok(None) => return Ok(Step::Bad(fault_at(reader, at)?)),
             Err(ScanError::Io(error)) => return Err(error.into()),
-            Err(ScanError::UnknownKind { at, found }) => {
-                let path = path_of(reader);
+            Err(ScanError::UnknownKind { at, record }) => {
+                let (path, found) = (path_of(reader), record.kind.found);
                 return Ok(Step::Wrong(ReplayError::UnknownKind { path, at, found }, None));
             }
         };
@@ -500,27 +506,42 @@ where
         loop {
             match reader.next_header(at) {
                 Ok(Some(header)) => {
-                    if !planted_faults::planted("log-claims-behind-a-bad-record-ignored") {
-                        beyond.claim = beyond.claim.max(header.claim);
+                    let RecordHeader { position, first_seqno, payload_len, payload_crc, .. } = header;
+                    let is_whole = reader.is_whole(position.offset, payload_len, payload_crc)?;
+                    if is_whole || self.is_near(first_seqno) {
+                        if !planted_faults::planted("log-claims-behind-a-bad-record-ignored") {
+                            beyond.claim = beyond.claim.max(header.claim);
+                        }
+                        trace_end = trace_end.max(header.end().offset);
                     }
-                    trace_end = trace_end.max(header.end().offset);
-                    at = header.position.offset + 1;
+                    // Of what is not whole, others may stand in the place.
+                    at = if is_whole { header.end().offset } else { position.offset + 1 };
                 }
                 Ok(None) => break,
                 Err(ScanError::Io(error)) => return Err(error.into()),
-                // How long it is is not known; that it was cut is told all the same.
-                Err(ScanError::UnknownKind { at: there, .. }) if self.salvage => {
-                    trace_end = trace_end.max(there + RECORD_HEADER_BYTES as u64);
+                Err(ScanError::UnknownKind { at: there, record }) => {
+                    let UnknownRecord { kind, first_seqno, payload_len, payload_crc } = record;
                     at = there + 1;
-                }
-                // What it claims is not known, so nothing can be cut before it.
-                Err(ScanError::UnknownKind { at, found }) => {
-                    return Err(ReplayError::UnknownKind { path: reader.path().to_owned(), at, found });
+                    if !self.is_near(first_seqno) && !reader.is_whole(there, payload_len, payload_crc)? {
+                        continue;
+                    }
+                    // What it claims is not known, so nothing can be cut before it.
+                    if !self.salvage {
+                        let (path, found) = (reader.path().to_owned(), kind.found);
+                        return Err(ReplayError::UnknownKind { path, at: there, found });
+                    }
+                    // How long it is is not known; that it was cut is told all the same.
+                    trace_end = trace_end.max(there + RECORD_HEADER_BYTES as u64);
                 }
             }
         }
         beyond.cut_bytes += trace_end - from;
         Ok(())
+    }
+
+    /// Whether a record of that sequence number may follow soon upon what was replayed.
+    fn is_near(&self, first_seqno: SeqNo) -> bool {
+        (first_seqno.get().checked_sub(self.seqno_min.get())).is_some_and(|distance| distance < NEAR_SEQNOS)
     }
 
     /// Opens a segment that must be there.
@@ -629,18 +650,17 @@ where
 
 /// What stands at a place where no header does.
 fn fault_at(reader: &mut SegmentReader, at: u64) -> Result<RecordFault, ReplayError> {
-    let salt = reader.header.name.salt.to_le_bytes();
+    let (name, segment_bytes) = (reader.header.name, reader.len());
     let bytes = reader.bytes(at, RECORD_HEADER_BYTES as u64)?;
-    let Some((header, _)) = bytes.split_first_chunk::<{ crate::RECORD_HEADER_BYTES }>() else {
+    let Some((header, _)) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>() else {
         return Ok(RecordFault::SegmentEnd);
     };
     if header.iter().all(|byte| *byte == 0) {
         return Ok(RecordFault::Zeros);
     }
-    let offset = u32::from_le_bytes([header[16], header[17], header[18], header[19]]);
-    if header[8..16] != salt || u64::from(offset) != at {
+    if RecordHeader::possible(header, LogPosition::new(name.id, at), segment_bytes).is_none() {
         return Ok(RecordFault::NoHeader);
     }
     let found = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
-    Ok(RecordFault::Header { expected: crc32fast::hash(&header[4..]), found })
+    Ok(RecordFault::Header { expected: header_crc(header, name.salt, at), found })
 }

@@ -29,14 +29,15 @@ use crate::{LogOptions, SegmentName};
 /// What every segment begins with. On disk since format 1.
 pub const MAGIC: [u8; 8] = *b"lsm-log\n";
 
-/// The format that this crate writes. On disk since format 1.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format that this crate writes, and the only one that it reads. Format 1, which no release wrote, had longer record
+/// headers.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Bytes of the segment header; the first record starts here. On disk since format 1.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 const _: () = assert!(SEGMENT_HEADER_BYTES == 8 + 4 + 3 * 4 + 16 + 8 + 8 + 4 + 4);
 
-/// Optional features of a segment, in three classes. Format 1 knows none: every bit is zero.
+/// Optional features of a segment, in three classes. None is known yet: every bit is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FeatureBits {
     /// Unknown bits may be ignored.
@@ -84,7 +85,7 @@ pub enum HeaderFault {
         /// What the header says.
         found: u32,
     },
-    /// A newer format.
+    /// Another format.
     #[error("expected log format version {FORMAT_VERSION}, found {found}")]
     Version {
         /// The version found.

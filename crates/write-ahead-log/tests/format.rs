@@ -37,6 +37,6 @@ fn the_worked_example_is_true() {
     let (mut open, _) = create(&place.environment, &place.dir, options).unwrap();
     open.append_batch(5).unwrap();
     let written = read_file(&place.environment, &place.dir.join("1.wal"));
-    assert_eq!(shown.len(), 64 + 48, "the example shows header and record");
+    assert_eq!(shown.len(), 64 + 32, "the example shows header and record");
     assert_eq!(shown, written[..shown.len()]);
 }

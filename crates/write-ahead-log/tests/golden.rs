@@ -9,7 +9,8 @@ use common::{Open, RealDirectory, Remembered, create, listing, overwrite, payloa
 use file_system::LogFileWay;
 use test_support::{Command, Fixture};
 use write_ahead_log::{
-    Inspection, Log, LogOptions, LogPin, Payload, RecordKind, ReserveError, SegmentName, segment_file_name,
+    Inspection, Log, LogOptions, LogPin, Payload, RECORD_HEADER_BYTES, RecordKind, ReserveError, SegmentName,
+    segment_file_name,
 };
 
 /// L1, L3, L4, L5: the stories in `tests/golden`, stored through a map.
@@ -271,11 +272,16 @@ impl Fixture for LogFixture {
             // forge FILE OFFSET [kind=N] [seqno=N]: another record header, its checksum made right.
             "forge" => {
                 let (path, offset) = (self.path(command, 0), command.parse::<usize>(1));
-                let mut header = read_file(&self.place.environment, &path)[offset..offset + 40].to_vec();
-                header[24] = command.option_or("kind", header[24]);
-                header[25] = command.option_or("seqno", header[25]);
-                let crc = crc32fast::hash(&header[4..]);
-                header[..4].copy_from_slice(&crc.to_le_bytes());
+                let segment = read_file(&self.place.environment, &path);
+                let mut header = segment[offset..offset + RECORD_HEADER_BYTES].to_vec();
+                header[12] = command.option_or("kind", header[12]);
+                if let Some(seqno) = command.option("seqno") {
+                    let salt = u64::from_le_bytes(*segment[48..].first_chunk().unwrap());
+                    let stored = seqno.parse::<u64>().unwrap() ^ salt >> 8;
+                    header[13..20].copy_from_slice(&stored.to_le_bytes()[..7]);
+                }
+                let covered = [&segment[48..56], &(offset as u32).to_le_bytes(), &header[4..]].concat();
+                header[..4].copy_from_slice(&crc32fast::hash(&covered).to_le_bytes());
                 overwrite(&self.place.environment, &path, offset as u64, &header);
                 String::new()
             }
