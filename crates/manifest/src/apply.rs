@@ -9,6 +9,7 @@
 //! - **C3** In a level, runs stand newest epoch first; in a run, tables ascend and are disjoint.
 //! - **P6** `flushed_seqno` never falls.
 //! - **P12** An edit to a dropped keyspace, or whose inputs left it, is refused.
+//! - **R3** A floor of history stays at or below `last_seqno`, which all that opening finds is at least.
 //!
 //! Numbers that only grow (next ids, last seqno, claim, floor) are raised by every change that shows a larger one, so
 //! that a caller who forgets to cannot make the database reuse an id.
@@ -105,8 +106,15 @@ impl Manifest {
                 self.replace_tables(*keyspace, removed, added, *flushed_seqno)?;
             }
             Change::RaiseHistoryFloor { keyspace, to } => {
+                // R3: at the largest seqno that a table can hold by now every table shows what it ever will. What the floor
+                // has passed beyond it a power cut may take, and then the database goes on below the floor.
+                let most = if planted_faults::planted("manifest-history-floor-beyond-all-writes") {
+                    *to
+                } else {
+                    self.last_seqno
+                };
                 let state = self.keyspace_mut(*keyspace)?;
-                state.history_floor = state.history_floor.max(*to);
+                state.history_floor = state.history_floor.max(*to.min(&most));
             }
             Change::RaiseClaim(claim) => {
                 self.claim = self.claim.max(*claim);

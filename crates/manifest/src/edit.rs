@@ -57,7 +57,8 @@ pub enum Change {
         /// A flush raises `flushed_seqno` to this; refused unless it is above the present one (P6).
         flushed_seqno: Option<SeqNo>,
     },
-    /// Versions of a keyspace below this need not be kept. Never falls.
+    /// Versions of a keyspace below this need not be kept. Never falls, and rises to `last_seqno` at most, as the changes
+    /// before it in the edit leave that: it comes after those that bring tables.
     RaiseHistoryFloor {
         /// Refused unless it lives.
         keyspace: KeyspaceId,

@@ -180,6 +180,11 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault { name: "manifest-flush-installed-twice", breaks: "P6", caught_by: "-p manifest --test golden scripts_hold" },
     Fault {
+        name: "manifest-history-floor-beyond-all-writes",
+        breaks: "R3",
+        caught_by: "-p lsm-facade --test history what_is_written_after_a_power_cut_stays_readable",
+    },
+    Fault {
         name: "manifest-touching-tables-may-share-a-run",
         breaks: "C3",
         caught_by: "-p manifest --test golden scripts_hold",
@@ -489,14 +494,14 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "loom: -p commit-pipeline --test loom_seal",
     },
     Fault {
-        name: "commit-pipeline-turn-passed-on-silently",
-        breaks: "P9",
-        caught_by: "loom: crash: -p commit-pipeline --test loom_turnstile",
-    },
-    Fault {
         name: "commit-pipeline-a-crowd-sleeps",
         breaks: "P9",
         caught_by: "-p commit-pipeline --lib writers_of_a_crowd_wait_without_parking",
+    },
+    Fault {
+        name: "commit-pipeline-turn-passed-on-silently",
+        breaks: "P9",
+        caught_by: "loom: crash: -p commit-pipeline --test loom_turnstile",
     },
     Fault {
         name: "commit-pipeline-waiters-forgotten",
