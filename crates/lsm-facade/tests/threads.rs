@@ -7,7 +7,7 @@
 //! `cargo xtask stress --threads 200 --secs 60` makes the last test longer, by `STRESS_THREADS` and `STRESS_SECS`;
 //! `STRESS_SMALL=0` gives it the default options.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -825,12 +825,13 @@ enum Operation {
     Get,
     Scan,
     Snapshot,
+    Past,
     Flush,
     Compaction,
     Stats,
 }
 
-const OPERATIONS: [Operation; 10] = [
+const OPERATIONS: [Operation; 11] = [
     Operation::Put,
     Operation::Delete,
     Operation::Batch,
@@ -838,13 +839,14 @@ const OPERATIONS: [Operation; 10] = [
     Operation::Get,
     Operation::Scan,
     Operation::Snapshot,
+    Operation::Past,
     Operation::Flush,
     Operation::Compaction,
     Operation::Stats,
 ];
 
 /// How often each operation comes, of a thousand.
-const SHARES: [u64; 10] = [180, 40, 150, 2, 350, 120, 140, 6, 2, 10];
+const SHARES: [u64; 11] = [180, 40, 150, 2, 320, 120, 110, 60, 6, 2, 10];
 
 /// What one thread has done and is doing, for whoever watches it.
 #[derive(Default)]
@@ -891,6 +893,8 @@ struct Stress {
     /// Keys of each owner; nobody else writes them.
     keys: u64,
     until: Instant,
+    /// How often a seqno of the past was read as of, and how often it was refused.
+    past: [AtomicU64; 2],
 }
 
 /// What one thread knows: what it wrote, and the newest generation that it saw of anybody's key.
@@ -900,6 +904,75 @@ struct Knowledge {
     single: BTreeMap<u64, u64>,
     seen_pair: BTreeMap<u64, u64>,
     seen_single: BTreeMap<u64, u64>,
+    moments: VecDeque<Moment>,
+}
+
+/// What was visible when a thread had done some operation and not begun the next: its own keys as of `seqno` are known.
+struct Moment {
+    seqno: u64,
+    /// What the thread's writes since then, up to the next moment, changed.
+    since: Before,
+}
+
+/// Keys with the generation that each had, the first change first.
+type Changes = Vec<(u64, Option<u64>)>;
+
+/// What each key was before.
+#[derive(Default)]
+struct Before {
+    pair: Changes,
+    single: Changes,
+}
+
+/// So many moments are remembered by each thread.
+const MOMENTS: usize = 32;
+
+impl Knowledge {
+    /// What is visible by now is what the thread has written.
+    fn remember(&mut self, seqno: u64) {
+        if self.moments.len() == MOMENTS {
+            self.moments.pop_front();
+        }
+        self.moments.push_back(Moment { seqno, since: Before::default() });
+    }
+
+    /// The thread's own keys of the range as they were at the moment `at`, of the pair and single.
+    fn as_of(&self, at: usize, numbers: &std::ops::Range<u64>) -> [Vec<(u64, u64)>; 2] {
+        let as_of = |now: &BTreeMap<u64, u64>, changes: fn(&Before) -> &Changes| {
+            let mut then: BTreeMap<u64, u64> = now.range(numbers.clone()).map(|(key, step)| (*key, *step)).collect();
+            let later = self.moments.range(at..).rev().flat_map(|moment| changes(&moment.since).iter().rev());
+            for (number, before) in later.filter(|(number, _)| numbers.contains(number)) {
+                match before {
+                    Some(step) => then.insert(*number, *step),
+                    None => then.remove(number),
+                };
+            }
+            then.into_iter().collect()
+        };
+        [as_of(&self.pair, |before| &before.pair), as_of(&self.single, |before| &before.single)]
+    }
+
+    fn changes(&mut self) -> &mut Before {
+        &mut self.moments.back_mut().expect("a thread begins with a moment").since
+    }
+
+    /// A key of the single keyspace gets this generation, or goes.
+    fn wrote_single(&mut self, number: u64, step: Option<u64>) {
+        let before = match step {
+            Some(step) => self.single.insert(number, step),
+            None => self.single.remove(&number),
+        };
+        self.changes().single.push((number, before));
+    }
+
+    /// A key of the pair gets this generation, or goes.
+    fn wrote_pair(&mut self, number: u64, step: Option<u64>) {
+        let before = match step {
+            Some(step) => self.pair.insert(number, step),
+            None => self.pair.remove(&number),
+        };
+        self.changes().pair.push((number, before));
+    }
 }
 
 /// Generations of a key only grow, so that a reader never finds an older one than before.
@@ -922,6 +995,8 @@ impl Stress {
         let mut known = Knowledge::default();
         let mut generation = 0;
         while Instant::now() < self.until {
+            // Nothing of this thread is under way, so that its own keys are what it knows at every seqno until its next write.
+            known.remember(self.database.visible_seqno());
             let mut left = rng.below(SHARES.iter().sum());
             let chosen = SHARES.iter().position(|share| {
                 let chosen = left < *share;
@@ -946,12 +1021,12 @@ impl Stress {
         match operation {
             Operation::Put => {
                 self.single.insert(key(number), value(number, step)).unwrap();
-                known.single.insert(number, step);
+                known.wrote_single(number, Some(step));
                 assert_eq!(read(&self.single, number), Some(step), "a thread reads its own write");
             }
             Operation::Delete => {
                 self.single.remove(key(number)).unwrap();
-                known.single.remove(&number);
+                known.wrote_single(number, None);
                 assert_eq!(read(&self.single, number), None, "a thread reads its own delete");
             }
             Operation::Batch | Operation::LargeBatch => {
@@ -968,10 +1043,7 @@ impl Stress {
                             false => batch.insert(keyspace, key(number), value(number, step)).unwrap(),
                         };
                     }
-                    match remove {
-                        true => known.pair.remove(&number),
-                        false => known.pair.insert(number, step),
-                    };
+                    known.wrote_pair(number, (!remove).then_some(step));
                 }
                 self.database.write(&batch).unwrap();
             }
@@ -1002,9 +1074,59 @@ impl Stress {
                     assert_eq!(again.map(|bytes| generation(number, &bytes)), Some(found));
                 }
             }
+            Operation::Past => {
+                let at = rng.below(known.moments.len() as u64) as usize;
+                self.read_the_past(at, number..(number + 20).min(self.own(owner).end), other, known);
+            }
             Operation::Flush => [left, right, &self.single][rng.below(3) as usize].flush().unwrap(),
             Operation::Compaction => [left, right, &self.single][rng.below(3) as usize].compact().unwrap(),
             Operation::Stats => drop(self.database.stats()),
+        }
+    }
+}
+
+impl Stress {
+    /// R3: as of a moment of this thread its own keys `own` are what they were, and everybody's are of no later generation
+    /// than now; or history does not reach back so far.
+    fn read_the_past(&self, at: usize, own: std::ops::Range<u64>, other: u64, known: &mut Knowledge) {
+        let seqno = known.moments[at].seqno;
+        let snapshot = match self.database.snapshot_at(seqno) {
+            Ok(snapshot) => snapshot,
+            Err(Error::HistoryGone { keyspace: None, oldest, .. }) => {
+                assert!(seqno < oldest, "seqno {seqno} is refused, and {oldest} is kept");
+                self.past[1].fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            Err(error) => panic!("seqno {seqno}: {error}"),
+        };
+        let [left, right] = &self.pair;
+        // Their floors rise one after the other: this one may lie between them.
+        let passed = [left, right, &self.single].into_iter().find(|keyspace| !snapshot.keeps(keyspace));
+        if let Some(keyspace) = passed {
+            assert!(keyspace.oldest_seqno().unwrap() > seqno, "seqno {seqno} is kept, and refused");
+            self.past[1].fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.past[0].fetch_add(1, Ordering::Relaxed);
+        let [pair, single] = known.as_of(at, &own);
+        let range = |numbers: &std::ops::Range<u64>| key(numbers.start)..key(numbers.end);
+        assert_eq!(rows(snapshot.range(left, range(&own))), pair, "own keys as of {seqno}");
+        let mut backward = rows(snapshot.range(right, range(&own)).rev());
+        backward.reverse();
+        assert_eq!(backward, pair, "own keys as of {seqno}, backward");
+        assert_eq!(rows(snapshot.range(&self.single, range(&own))), single, "own single keys as of {seqno}");
+        for (number, found) in &single {
+            let bytes = snapshot.get(&self.single, key(*number)).unwrap();
+            assert_eq!(bytes.map(|bytes| generation(*number, &bytes)), Some(*found), "own key {number} as of {seqno}");
+        }
+        let others = other..other + 20;
+        let then = rows(snapshot.range(left, range(&others)));
+        assert_eq!(then, rows(snapshot.range(right, range(&others))), "the pair agrees as of {seqno}");
+        // What is read now is no older than the past, nor than anything read before.
+        for (number, found) in then {
+            let newest = known.seen_pair.entry(number).or_insert(found);
+            *newest = found.max(*newest);
+            never_goes_back(&mut known.seen_pair, number, read(left, number));
         }
     }
 }
@@ -1047,6 +1169,9 @@ fn stress() {
         }
         false => KeyspaceOptions::default(),
     };
+    // Some operations of every thread.
+    let history = if smallest { 20 * owners } else { 500 * owners };
+    let options = || options().history_writes(history);
     let keyspace = |name: &str| database.create_keyspace(name, options()).unwrap();
     let stress = Stress {
         pair: [keyspace("left"), keyspace("right")],
@@ -1055,6 +1180,7 @@ fn stress() {
         keys: if smallest { 20 } else { 2000 },
         until: Instant::now() + Duration::from_secs(seconds),
         database: database.clone(),
+        past: Default::default(),
     };
     let doing: Vec<Doing> = (0..owners).map(|_| Doing::default()).collect();
     // A lock that the thread sanitizer understands.
@@ -1086,13 +1212,23 @@ fn stress() {
         assert!(count >= 1.max(least * share / 1000), "only {count} of {operation:?}");
     }
     assert!(stats.flushes >= 1 && stats.compactions.iter().sum::<u64>() >= 1, "{stats}");
+    let [shown, refused] = stress.past.each_ref().map(|count| count.load(Ordering::Relaxed));
+    let (oldest, visible) = (stress.single.oldest_seqno().unwrap(), database.visible_seqno());
+    println!(
+        "the oldest retained seqno is {oldest} of {visible}; the past was shown {shown} times, refused {refused} times"
+    );
+    let share = SHARES[Operation::Past as usize];
+    assert!(shown >= 1.max(least * share / 1000 / 4), "the past was shown only {shown} times, refused {refused} times");
     let (pair, single) = std::mem::take(&mut *written.lock());
     let expected = |model: BTreeMap<u64, u64>| model.into_iter().collect::<Vec<_>>();
     let expected = [("left", expected(pair.clone())), ("right", expected(pair)), ("single", expected(single))];
     drop((stress, database));
     let database = open();
+    let then = database.snapshot_at(visible).unwrap();
     for (name, expected) in expected {
-        assert_eq!(rows(database.open_keyspace(name).unwrap().iter()), expected, "{name} after reopening");
+        let keyspace = database.open_keyspace(name).unwrap();
+        assert_eq!(rows(keyspace.iter()), expected, "{name} after reopening");
+        assert_eq!(rows(then.iter(&keyspace)), expected, "{name} as of the last seqno before");
     }
 }
 
