@@ -48,8 +48,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Reading order: [`position`] and [`record`] (what a record is), [`segment`] (the file it lies in), [`log`] (writing),
-//! [`claim`] (what is durable), [`replay`](mod@replay) (reading back), [`resume`] (going on), [`inspect`] (looking).
+//! Reading order: [`position`] and [`record`] (what a record is), [`segment`] (the file it lies in), [`tail`] (where the next record goes), [`log`] (writing),
+//! [`rotation`] (segments to come and to go), [`claim`] (what is durable), [`replay`](mod@replay) (reading back), [`resume`] (going on), [`inspect`] (looking).
 
 pub mod claim;
 pub mod error;
@@ -63,13 +63,15 @@ pub mod reader;
 pub mod record;
 pub mod replay;
 pub mod resume;
+pub mod rotation;
 pub mod segment;
 mod sync;
+pub mod tail;
 
 pub use claim::DurableClaim;
 pub use error::{LogError, ReserveError};
 pub use inspect::{Inspected, Inspection};
-pub use log::{Log, LogPin, LogTail, Recycled, Reservation};
+pub use log::Log;
 pub use options::LogOptions;
 pub use position::{LogPosition, SegmentName, parse_segment_file_name, segment_file_name};
 pub use reader::holds_records;
@@ -79,4 +81,6 @@ pub use record::{
 pub use replay::{
     NamedBy, Record, RecordFault, ReplayError, ReplayOptions, ReplayReport, ReplayedSegment, Skipped, replay,
 };
+pub use rotation::{LogPin, Recycled};
 pub use segment::{FORMAT_VERSION, FeatureBits, HeaderFault, MAGIC, SEGMENT_HEADER_BYTES, SegmentHeader};
+pub use tail::{LogTail, Reservation};

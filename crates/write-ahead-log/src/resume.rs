@@ -19,9 +19,9 @@ use std::sync::atomic::AtomicU64;
 use file_system::{Environment, FileError, FileOperation};
 use internal_key::{SegmentId, SeqNo};
 
-use crate::log::LiveSegment;
 use crate::position::segment_path;
 use crate::record::{Payload, RECORD_HEADER_BYTES, RecordHeader, RecordKind, encode_seal};
+use crate::rotation::LiveSegment;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentMaker};
 use crate::{DurableClaim, Log, LogError, LogOptions, LogPosition, LogTail, ReplayReport};
 
