@@ -49,10 +49,11 @@
 //! assert_eq!(cursor.trailer(), Trailer::new(seqno(2), Kind::Delete), "newest first");
 //! ```
 //!
-//! Reading order: [`memtable`], [`cursor`], then `node_key`, `arena`, `filter`, `list`, `sync`.
+//! Reading order: [`memtable`], [`cursor`], [`filling`], then `node_key`, `arena`, `filter`, `list`, `sync`.
 
 mod arena;
 pub mod cursor;
+pub mod filling;
 mod filter;
 mod list;
 pub mod memtable;
@@ -60,4 +61,5 @@ mod node_key;
 mod sync;
 
 pub use cursor::MemtableCursor;
+pub use filling::Filling;
 pub use memtable::{ArenaRange, Memtable, MemtableOptions, NODE_BYTES, Reservation, key_hash};

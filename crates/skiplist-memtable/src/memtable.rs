@@ -197,16 +197,29 @@ impl Memtable {
     /// key already (K5).
     #[inline]
     pub fn insert(&self, range: &mut ArenaRange, user_key: &[u8], trailer: Trailer, value: &[u8]) {
-        let key = self.fill_range(range, user_key, trailer, value);
-        // Before the entry is linked, though any place before the caller's Release would do (K6).
-        self.filter.insert(range.filter_segment, key_hash(user_key));
-        self.widen(key.head());
-        let linked = self.list.insert(key);
-        assert!(linked, "K5: {} is inserted twice", InternalKey::new(user_key, trailer));
+        let key = self.place(range, user_key, trailer, value);
+        self.link(key);
         if range.wants_spare {
             range.wants_spare = false;
             self.arena.prepare_spare();
         }
+    }
+
+    /// All of an insertion but the link: the entry lies in its range and is noted in the filter, and nobody finds it yet.
+    #[inline]
+    pub(crate) fn place(&self, range: &mut ArenaRange, user_key: &[u8], trailer: Trailer, value: &[u8]) -> NodeKey {
+        let key = self.fill_range(range, user_key, trailer, value);
+        // Before the entry is linked, though any place before the caller's Release would do (K6).
+        self.filter.insert(range.filter_segment, key_hash(user_key));
+        self.widen(key.head());
+        key
+    }
+
+    /// Links an entry that was [placed](Self::place) here, and so points into this arena (K2).
+    #[inline]
+    pub(crate) fn link(&self, key: NodeKey) {
+        let linked = self.list.insert(key);
+        assert!(linked, "K5: {} is inserted twice", InternalKey::new(key.user_key(), key.trailer()));
     }
 
     /// Copies the entry into the range.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use internal_key::{Cursor, InternalKey, Kind, OwnedInternalKey, SeqNo, Trailer};
 use proptest::prelude::*;
-use skiplist_memtable::{ArenaRange, Memtable, MemtableCursor, MemtableOptions, Reservation, key_hash};
+use skiplist_memtable::{ArenaRange, Filling, Memtable, MemtableCursor, MemtableOptions, Reservation, key_hash};
 
 fn seqno(number: u64) -> SeqNo {
     SeqNo::new(number).unwrap()
@@ -212,6 +212,32 @@ fn a_memtable_is_drawn_in_order() {
     insert(&memtable, b"b", Trailer::new(seqno(2), Kind::Delete), b"");
     insert(&memtable, b"a", put(3), b"\x01");
     assert_eq!(memtable.to_string(), "a#3 put=\\x01\nb#2 delete\nb#1 put=old\n");
+}
+
+/// K5, K6: a memtable that was filled holds what one holds into which the same was inserted, and is found by reads.
+#[test]
+fn filling_a_memtable_makes_the_same_as_inserting() {
+    let (inserted, filled) = (Memtable::new(&small()), Arc::new(Memtable::new(&small())));
+    let mut filling = Filling::new(Arc::clone(&filled));
+    // Keys of all lengths around a head, each with several versions, in no order.
+    let key = |number: u64| (number * 7919 % 501).to_string().repeat(1 + (number % 5) as usize);
+    for number in 1..=3000 {
+        let (key, value) = (key(number), vec![number as u8; (number % 200) as usize]);
+        let kind = if number % 10 == 0 { Kind::Delete } else { Kind::Put };
+        insert(&inserted, key.as_bytes(), Trailer::new(seqno(number), kind), &value);
+        filling.add(key.as_bytes(), Trailer::new(seqno(number), kind), &value);
+    }
+    assert_eq!((filling.len(), filled.entries(), filled.key_range()), (3000, 3000, None));
+    assert!(!filling.memtable().is_complete());
+    filling.link();
+    assert!(filled.is_complete());
+    assert_eq!(filled.to_string(), inserted.to_string());
+    assert_eq!(filled.data_bytes(), inserted.data_bytes());
+    for number in 1..=3000 {
+        let key = key(number);
+        assert_eq!(get(&filled, key.as_bytes(), number), get(&inserted, key.as_bytes(), number));
+        assert!(get(&filled, key.as_bytes(), 3000).is_some());
+    }
 }
 
 type Model = BTreeMap<OwnedInternalKey, Vec<u8>>;
