@@ -93,13 +93,14 @@ fn holder(dir: &Path) -> String {
 /// Writes our process id beside the lock. Only a courtesy: on a full disk it fails and the lock stands, without a stale
 /// name where that can be helped.
 fn name_holder(path: &Path, modes: Modes) {
-    let written = modes
-        .open_options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .and_then(|mut file| writeln!(file, "{}", std::process::id()));
+    let text = format!("{}\n", std::process::id());
+    // Written over, not truncated first: some file systems write a file out that was.
+    let file = modes.open_options().write(true).create(true).truncate(false).open(path);
+    let written = file.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        let bytes = text.len() as u64;
+        if file.metadata()?.len() > bytes { file.set_len(bytes) } else { Ok(()) }
+    });
     if written.is_err() {
         let _ = std::fs::remove_file(path);
     }
