@@ -58,7 +58,8 @@ struct SyncState {
 
 impl Log {
     /// Begins a new log in `dir`, whose first segment gets the id `first`. Creates `dir` if it does not exist and makes
-    /// it durable in its parent. Can be interrupted anywhere and simply done again (M6).
+    /// it durable in its parent. Can be interrupted anywhere and simply done again (M6). A `first` above 1 says that there
+    /// was a log before, whose directory was durable before its first segment was named: one that stands there is taken for it.
     ///
     /// Segments with smaller ids are those of a log that has ended: they are let be, until
     /// [`remove_unnamed`](Self::remove_unnamed) is called.
@@ -76,11 +77,13 @@ impl Log {
         first: SegmentId,
     ) -> Result<(Self, LogTail), LogError> {
         let certain = |error| LogError::NotPrepared { cause: Arc::new(error) };
-        environment.files.create_dir(dir).map_err(certain)?;
-        if let Some(parent) =
-            dir.parent().filter(|_| !planted_faults::planted("log-directory-not-synced-in-its-parent"))
-        {
-            environment.files.sync_dir(parent).map_err(certain)?;
+        let is_durable = first > SegmentId(1) && environment.files.exists(dir).map_err(certain)?;
+        if !is_durable {
+            environment.files.create_dir(dir).map_err(certain)?;
+            let syncs = !planted_faults::planted("log-directory-not-synced-in-its-parent");
+            if let Some(parent) = dir.parent().filter(|_| syncs) {
+                environment.files.sync_dir(parent).map_err(certain)?;
+            }
         }
         let holds_records = crate::reader::holds_records(environment, dir, first);
         if let Some(path) = holds_records.map_err(|error| LogError::Io(Arc::new(error)))? {

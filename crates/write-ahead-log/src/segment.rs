@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use file_system::traits::TEMPORARY_PREFIX;
-use file_system::{Environment, FileError, LogFile};
+use file_system::{Environment, FileError, LogFile, LogFileWay};
 use internal_key::SegmentId;
 
 use crate::position::{segment_file_name, segment_path};
@@ -229,12 +229,13 @@ impl SegmentMaker {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
             }
+            // Written by a call whatever the way: for these few bytes a map costs more than it spares.
             let file = match recycled {
                 Some(old) => {
                     files.rename(old, &temporary)?;
-                    files.open_log(&temporary, self.options.way)?
+                    files.open_log(&temporary, LogFileWay::Written)?
                 }
-                None => files.create_log(&temporary, bytes, self.options.way)?,
+                None => files.create_log(&temporary, bytes, LogFileWay::Written)?,
             };
             let bytes = file.len();
             // Salt zero is what untouched bytes look like.
