@@ -9,6 +9,7 @@
 //! - Keys are strings: printable ASCII stands for itself, every other byte and `%` as `%` and two upper-case digits.
 //!   There is one way to write a key, and reading refuses the others.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
@@ -24,20 +25,21 @@ use crate::{DecodeError, Place};
 /// The largest number that every JSON reader holds exactly.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// Any JSON value, with the fields of objects in order.
+/// Any JSON value, with the fields of objects in order. Strings without escapes lie in the file's bytes: ten thousand tables
+/// have several hundred thousand.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Node {
+pub(crate) enum Node<'a> {
     Null,
     Bool(bool),
     Unsigned(u64),
     Negative(i64),
     Float(f64),
-    Text(String),
-    List(Vec<Node>),
-    Object(Vec<(String, Node)>),
+    Text(Cow<'a, str>),
+    List(Vec<Node<'a>>),
+    Object(Vec<(Cow<'a, str>, Node<'a>)>),
 }
 
-impl Node {
+impl Node<'_> {
     /// How an error shows it.
     fn shown(&self) -> String {
         match self {
@@ -59,16 +61,17 @@ impl Node {
             Self::Unsigned(number) => number.into(),
             Self::Negative(number) => number.into(),
             Self::Float(number) => number.into(),
-            Self::Text(text) => text.into(),
+            Self::Text(text) => text.into_owned().into(),
             Self::List(items) => items.into_iter().map(Self::into_value).collect(),
             Self::Object(fields) => {
-                serde_json::Value::Object(fields.into_iter().map(|(name, node)| (name, node.into_value())).collect())
+                let fields = fields.into_iter().map(|(name, node)| (name.into_owned(), node.into_value()));
+                serde_json::Value::Object(fields.collect())
             }
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for Node<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NodeVisitor)
     }
@@ -77,41 +80,41 @@ impl<'de> Deserialize<'de> for Node {
 struct NodeVisitor;
 
 impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
+    type Value = Node<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
+    fn visit_unit<E>(self) -> Result<Node<'de>, E> {
         Ok(Node::Null)
     }
 
-    fn visit_bool<E>(self, bool: bool) -> Result<Node, E> {
+    fn visit_bool<E>(self, bool: bool) -> Result<Node<'de>, E> {
         Ok(Node::Bool(bool))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
+    fn visit_u64<E>(self, number: u64) -> Result<Node<'de>, E> {
         Ok(Node::Unsigned(number))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
+    fn visit_i64<E>(self, number: i64) -> Result<Node<'de>, E> {
         Ok(u64::try_from(number).map_or(Node::Negative(number), Node::Unsigned))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Node, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<Node<'de>, E> {
         Ok(Node::Float(number))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Text(text.into()))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Node<'de>, E> {
+        Ok(Node::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Node, E> {
-        Ok(Node::Text(text))
+    fn visit_str<E>(self, text: &str) -> Result<Node<'de>, E> {
+        Ok(Node::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node<'de>, A::Error> {
         // Grown as items are met, never sized by a claim of the input.
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
@@ -120,11 +123,11 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-        let mut fields: Vec<(String, Node)> = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node<'de>, A::Error> {
+        let mut fields: Vec<(Cow<'de, str>, Node<'de>)> = Vec::new();
         // Objects have a dozen fields; only options can have more, and then a set is worth its cost.
         let mut seen = std::collections::HashSet::new();
-        while let Some((name, node)) = entries.next_entry::<String, Node>()? {
+        while let Some((Name(name), node)) = entries.next_entry::<Name<'de>, Node<'de>>()? {
             let twice = if fields.len() < 16 {
                 fields.iter().any(|(earlier, _)| *earlier == name)
             } else {
@@ -139,6 +142,33 @@ impl<'de> Visitor<'de> for NodeVisitor {
             fields.push((name, node));
         }
         Ok(Node::Object(fields))
+    }
+}
+
+/// The name of a field.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Name<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field's name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Owned(name.to_owned())))
     }
 }
 
@@ -157,7 +187,7 @@ impl<'a> Source<'a> {
     }
 
     /// Reads `bytes` as one JSON value.
-    pub(crate) fn parse(self, bytes: &[u8]) -> Result<Value<'a>, DecodeError> {
+    pub(crate) fn parse(self, bytes: &'a [u8]) -> Result<Value<'a>, DecodeError> {
         match serde_json::from_slice(bytes) {
             Ok(node) => Ok(Value { spot: Spot { source: self, parent: None, step: Step::Root }, node }),
             Err(error) => {
@@ -235,7 +265,7 @@ impl<'a> Spot<'a> {
 #[derive(Debug)]
 pub(crate) struct Value<'a> {
     spot: Spot<'a>,
-    node: Node,
+    node: Node<'a>,
 }
 
 impl<'a> Value<'a> {
@@ -279,7 +309,7 @@ impl<'a> Value<'a> {
 
     pub(crate) fn text(self) -> Result<String, DecodeError> {
         match self.node {
-            Node::Text(text) => Ok(text),
+            Node::Text(text) => Ok(text.into_owned()),
             _ => Err(self.wrong("a string")),
         }
     }
@@ -357,7 +387,9 @@ impl<'a> Value<'a> {
     /// Any JSON object, by field.
     pub(crate) fn options(self) -> Result<BTreeMap<String, serde_json::Value>, DecodeError> {
         match self.node {
-            Node::Object(fields) => Ok(fields.into_iter().map(|(name, node)| (name, node.into_value())).collect()),
+            Node::Object(fields) => {
+                Ok(fields.into_iter().map(|(name, node)| (name.into_owned(), node.into_value())).collect())
+            }
             _ => Err(self.wrong("an object")),
         }
     }
@@ -372,7 +404,7 @@ impl<'a> Value<'a> {
 pub(crate) struct Object<'a> {
     source: Source<'a>,
     link: Rc<Link>,
-    fields: Vec<(String, Option<Node>)>,
+    fields: Vec<(Cow<'a, str>, Option<Node<'a>>)>,
 }
 
 impl<'a> Object<'a> {
@@ -410,7 +442,8 @@ impl<'a> Object<'a> {
     pub(crate) fn rest(&mut self) -> Vec<(String, Value<'a>)> {
         let fields = std::mem::take(&mut self.fields);
         let left = fields.into_iter().filter_map(|(name, node)| Some((name, node?)));
-        left.map(|(name, node)| (name.clone(), Value { spot: self.spot(Step::Named(name)), node })).collect()
+        let named = left.map(|(name, node)| (name.into_owned(), node));
+        named.map(|(name, node)| (name.clone(), Value { spot: self.spot(Step::Named(name)), node })).collect()
     }
 
     /// Makes later unknown fields of this object errors or not.
@@ -425,7 +458,7 @@ impl<'a> Object<'a> {
         }
         match self.fields.iter().find(|(_, node)| node.is_some()) {
             Some((name, _)) => {
-                let spot = self.spot(Step::Named(name.clone()));
+                let spot = self.spot(Step::Named(name.clone().into_owned()));
                 Err(spot.unsupported("only known fields", format!("field {name:?}")))
             }
             None => Ok(()),
@@ -534,7 +567,7 @@ mod tests {
 
     use super::*;
 
-    fn value(json: &str) -> Value<'static> {
+    fn value(json: &str) -> Value<'_> {
         Source::strict(Path::new("t.json")).parse(json.as_bytes()).unwrap()
     }
 
