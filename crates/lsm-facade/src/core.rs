@@ -4,8 +4,8 @@
 //! - **R5** A table's file is deleted when its last holder has dropped it and the durable manifest does not name it.
 //! - **P8** What is certain is returned and can be tried again; what is not fails the database until it is reopened.
 //!
-//! Locks, in the order in which they may be taken: `keyspaces` → the pipeline's reservation lock → a history's compose
-//! lock. `jobs` is taken alone, or before `keyspaces`; `restarted` before a history's compose lock.
+//! Locks, in the order in which they may be taken: `unsettled` → `keyspaces` → the pipeline's reservation lock → a history's
+//! compose lock. `jobs` is taken alone, or before `keyspaces`, or under `unsettled`; `restarted` before a history's compose lock.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired,
 use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, ReplayReport, SegmentName};
 
 use crate::history::HistoryState;
-use crate::jobs::Jobs;
+use crate::jobs::{Jobs, Unsettled};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::reads::{ReadCounts, TableState};
 use crate::stats::Counters;
@@ -440,6 +440,10 @@ pub(crate) struct Core {
     pub(crate) first_expiry_unix_ms: AtomicU64,
     /// Keyspaces, dropped ones too, that may still link what stood before a clear or drop.
     pub(crate) restarted: Mutex<Vec<Arc<KeyspaceShared>>>,
+    /// What was replayed from beyond the last claim and is not flushed yet (L4). Held, I/O included, by who flushes it.
+    pub(crate) unsettled: Mutex<Option<Unsettled>>,
+    /// Whether there is nothing of that left. Relaxed: only ever set, and who misses it finds nothing under the lock.
+    pub(crate) is_settled: AtomicBool,
     pub(crate) scheduler: OnceLock<Arc<Scheduler>>,
     pub(crate) counters: Counters,
     /// Set once by closing. Relaxed: whoever misses it meets the pipeline's own refusal, or reads what is still there.

@@ -16,7 +16,7 @@ use crate::core::{Core, EditError, KeyspaceShared, SuperVersion, memtable_option
 use crate::jobs::{Jobs, check_wanted, is_cancelled};
 use crate::options::{DatabaseBuilder, DatabaseOptions, KeyspaceOptions};
 use crate::stats::{Health, KeyspaceStats, Stats};
-use crate::{Error, Keyspace, Result, Snapshot};
+use crate::{Durability, Error, Keyspace, Result, Snapshot};
 
 /// What every handle shares; the last one to go closes the database.
 pub(crate) struct Handle {
@@ -285,7 +285,7 @@ impl Database {
     /// # Errors
     /// [`Error::Failed`]: the outcome is unknown and the database takes no writes until it is reopened (P8).
     pub fn persist(&self) -> Result<()> {
-        self.core().writable()?.persist().map_err(|cause| {
+        self.core().writable_as(Durability::Synced)?.persist().map_err(|cause| {
             // P9: nobody who waits for a job learns of it otherwise.
             self.core().notify();
             Error::failed(cause)
@@ -414,8 +414,8 @@ impl Database {
         }
     }
 
-    /// Closes the database now, whatever handles are left: they answer [`Error::Closed`] from here on. Running jobs are
-    /// cancelled, the log is synced and the manifest vouches for its end. Dropping the last handle does the same, without
+    /// Closes the database now, whatever handles are left: they answer [`Error::Closed`] from here on. What was recovered when it
+    /// was opened is flushed if it is not yet, running jobs are cancelled, the log is synced and the manifest vouches for its end. Dropping the last handle does the same, without
     /// telling how it went.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   lock ─▶ manifest ─▶ every named table is there ─▶ replay the log above the flushed writes ─▶ seal its end (L4)
-//!        ─▶ flush what lies beyond the last claim (L4), or commit the manifest anew (M2) ─▶ remove leftovers ─▶ jobs
+//!        ─▶ commit the manifest anew (M2) ─▶ remove leftovers ─▶ jobs, the first of which flushes what was replayed if
+//!           some of it lies beyond the last claim (L4)
 //! ```
 //!
 //! - **M2** What opening saw is durable before anything is removed, and only files of this database are.
@@ -14,17 +15,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock, RwLock};
+use std::thread::Scope;
 
 use commit_pipeline::{Pipeline, PipelineOptions};
 use compaction::Scheduler;
-use file_system::Environment;
+use file_system::{DirectoryEntry, Environment};
 use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
 use lock_meter::Mutex;
 use manifest::{
     Change, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry,
 };
-use skiplist_memtable::{Memtable, Reservation};
+use skiplist_memtable::{Filling, Memtable};
 use version_history::{Frontier, SnapshotRegistry};
 use write_ahead_log::{Log, LogOptions, Record, RecordKind, ReplayOptions, ReplayReport};
 
@@ -140,6 +143,8 @@ struct RecoveredKeyspace {
     options: KeyspaceOptions,
     flushed_seqno: SeqNo,
     super_version: Arc<SuperVersion>,
+    /// Its active memtable, to which replay adds.
+    filling: Filling,
     dropped: Option<SeqNo>,
     cleared: Option<SeqNo>,
     /// From where on the manifest promises all versions (R3).
@@ -151,18 +156,59 @@ impl RecoveredKeyspace {
         Arc::new(Memtable::new(&crate::core::memtable_options(&self.options)))
     }
 
-    /// Applies one replayed entry, sealing as the memtables fill.
-    fn apply(&mut self, seqno: SeqNo, entry: &batch_format::BatchEntry<'_>) {
+    /// Adds one replayed entry, sealing as the memtables fill.
+    fn apply(&mut self, seqno: SeqNo, entry: &batch_format::BatchEntry<'_>, linker: &mut Linker<'_, '_>) {
         let bytes = Memtable::entry_bytes(entry.key.len(), entry.value.len());
         let active = self.super_version.active();
         let full = active.data_bytes() + bytes as u64 > self.options.memtable_bytes;
         if full && !active.is_empty() {
-            self.super_version = Arc::new(self.super_version.seal(self.new_memtable()));
+            let new_active = self.new_memtable();
+            self.next(self.super_version.seal(new_active), linker);
         }
-        let reservation = Reservation { bytes, entries: 1, first_seqno: seqno, last_seqno: seqno };
-        let active = self.super_version.active();
-        let mut range = active.reserve(reservation);
-        active.insert(&mut range, entry.key, Trailer::new(seqno, entry.kind), entry.value);
+        self.filling.add(entry.key, Trailer::new(seqno, entry.kind), entry.value);
+    }
+
+    /// Goes on with `next`, whose active memtable is filled from here on.
+    fn next(&mut self, next: SuperVersion, linker: &mut Linker<'_, '_>) {
+        let filling = Filling::new(Arc::clone(next.active()));
+        linker.link(std::mem::replace(&mut self.filling, filling));
+        self.super_version = Arc::new(next);
+    }
+
+    /// Begins anew: what was replayed so far is of no use, and is not linked.
+    fn restart(&mut self) {
+        let next = SuperVersion::new(self.new_memtable(), Arc::default());
+        self.filling = Filling::new(Arc::clone(next.active()));
+        self.super_version = Arc::new(next);
+    }
+}
+
+/// Links the memtables that replay has filled: where there may be threads one of its own helps, from the first full one on.
+struct Linker<'scope, 'env> {
+    /// `None` if everything is done on this thread.
+    scope: Option<&'scope Scope<'scope, 'env>>,
+    helper: Option<SyncSender<Filling>>,
+}
+
+impl Linker<'_, '_> {
+    /// Not worth a thread.
+    const HELPED_ENTRIES_MIN: usize = 4096;
+
+    fn link(&mut self, filling: Filling) {
+        let Some(scope) = self.scope.filter(|_| filling.len() >= Self::HELPED_ENTRIES_MIN) else {
+            return filling.link();
+        };
+        let helper = self.helper.get_or_insert_with(|| {
+            // One waits while another is linked; whatever comes then is linked by who has filled it.
+            let (helper, filled) = sync_channel::<Filling>(1);
+            scope.spawn(move || filled.into_iter().for_each(Filling::link));
+            helper
+        });
+        match helper.try_send(filling) {
+            Ok(()) => {}
+            // Who has died says why when the scope ends.
+            Err(TrySendError::Full(filling) | TrySendError::Disconnected(filling)) => filling.link(),
+        }
     }
 }
 
@@ -175,15 +221,25 @@ fn replay(parts: &Parts) -> Result<Recovered> {
     let mut keyspaces = keyspaces_of(parts, &manifest)?;
     let mut last_seqno = manifest.last_seqno;
     let mut referenced = BTreeSet::new();
-    let on_record = |record: Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let count = apply_record(parts, &mut keyspaces, &mut referenced, &record)?;
-        if let Some(last) = count.checked_sub(1).and_then(|rest| record.first_seqno.checked_add(rest)) {
-            last_seqno = last_seqno.max(last);
+    // When it ends, everything is linked.
+    let report = std::thread::scope(|scope| {
+        let scope = (parts.options.background_threads > 0).then_some(scope);
+        let mut linker = Linker { scope, helper: None };
+        let on_record = |record: Record<'_>| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            let count = apply_record(parts, &manifest, &mut keyspaces, &mut referenced, &record, &mut linker)?;
+            if let Some(last) = count.checked_sub(1).and_then(|rest| record.first_seqno.checked_add(rest)) {
+                last_seqno = last_seqno.max(last);
+            }
+            Ok(())
+        };
+        let options = ReplayOptions { salvage: parts.options.salvage };
+        let report = replay_log(&parts.environment, &parts.paths, &manifest, options, on_record)?;
+        for keyspace in keyspaces.values_mut() {
+            let filled = Filling::new(Arc::clone(keyspace.super_version.active()));
+            linker.link(std::mem::replace(&mut keyspace.filling, filled));
         }
-        Ok(())
-    };
-    let options = ReplayOptions { salvage: parts.options.salvage };
-    let report = replay_log(&parts.environment, &parts.paths, &manifest, options, on_record)?;
+        Ok::<_, Error>(report)
+    })?;
     if report.cut_bytes > 0 {
         tracing::warn!(bytes = report.cut_bytes, at = %report.end, "the log ended in an incomplete write, which was cut");
     }
@@ -200,6 +256,7 @@ fn keyspaces_of(parts: &Parts, manifest: &Manifest) -> Result<BTreeMap<KeyspaceI
             id: state.id,
             name: state.name.clone(),
             flushed_seqno: state.flushed_seqno.max(state.created_seqno),
+            filling: Filling::new(Arc::clone(&active)),
             super_version: Arc::new(SuperVersion::new(active, parts.version_of(state))),
             options,
             dropped: None,
@@ -214,16 +271,18 @@ fn keyspaces_of(parts: &Parts, manifest: &Manifest) -> Result<BTreeMap<KeyspaceI
 /// Applies one record and returns how many sequence numbers it holds.
 fn apply_record(
     parts: &Parts,
+    manifest: &Manifest,
     keyspaces: &mut BTreeMap<KeyspaceId, RecoveredKeyspace>,
     referenced: &mut BTreeSet<TableId>,
     record: &Record<'_>,
+    linker: &mut Linker<'_, '_>,
 ) -> Result<u64> {
     let first = record.first_seqno;
     let damaged = |source: batch_format::BatchError| {
         let what = format!("record of {} at {}: {source}", record.kind, record.position);
         Error::corrupt(RecordError { what })
     };
-    let next_keyspace_id = parts.manifest.current().next_keyspace_id;
+    let next_keyspace_id = manifest.next_keyspace_id;
     // A keyspace that the manifest does not know was dropped, unless its id was never given away.
     let known = |id: KeyspaceId| -> Result<()> {
         if id < next_keyspace_id {
@@ -242,7 +301,7 @@ fn apply_record(
                 let Some(keyspace) = keyspaces.get_mut(&entry.keyspace) else { continue };
                 let seqno = seqno_at(record, offset)?;
                 if seqno > keyspace.flushed_seqno && keyspace.dropped.is_none() {
-                    keyspace.apply(seqno, &entry);
+                    keyspace.apply(seqno, &entry, linker);
                 }
             }
             // A batch of nothing, which begins a segment of a log that was shortened, took one.
@@ -262,7 +321,7 @@ fn apply_record(
                 referenced.insert(part.table);
                 let handle = parts.table_handle(part.keyspace, &Arc::new(entry));
                 let new_active = keyspace.new_memtable();
-                keyspace.super_version = Arc::new(keyspace.super_version.seal_around_batch(new_active, handle));
+                keyspace.next(keyspace.super_version.seal_around_batch(new_active, handle), linker);
             }
             Ok(reference.entries)
         }
@@ -273,7 +332,7 @@ fn apply_record(
                 && first > keyspace.flushed_seqno
             {
                 // Nobody can hold a snapshot from before: the past is not linked.
-                keyspace.super_version = Arc::new(SuperVersion::new(keyspace.new_memtable(), Arc::default()));
+                keyspace.restart();
                 match record.kind {
                     RecordKind::DropKeyspace => keyspace.dropped = Some(first),
                     _ => keyspace.cleared = Some(first),
@@ -399,6 +458,8 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         log_window: AtomicU64::new(0),
         first_expiry_unix_ms: AtomicU64::new(u64::MAX),
         restarted: Mutex::new(Vec::new()),
+        unsettled: Mutex::new(None),
+        is_settled: AtomicBool::new(true),
         scheduler: OnceLock::new(),
         counters: Counters::default(),
         closed: AtomicBool::new(false),
@@ -435,10 +496,9 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
         }
     }
     // Batches are named by the log alone, and what an interrupted job left by nothing: no new table takes such a name.
-    for entry in files.read_dir(&parts.paths.tables_dir())? {
-        if let Some(table) = manifest::paths::parse_table_name(&entry.name) {
-            parts.skip_table_ids(table);
-        }
+    let tables = files.read_dir(&parts.paths.tables_dir())?;
+    for table in tables.iter().filter_map(|entry| manifest::paths::parse_table_name(&entry.name)) {
+        parts.skip_table_ids(table);
     }
     let log_options = LogOptions {
         segment_bytes: parts.options.log_segment_bytes,
@@ -480,18 +540,20 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
         )?;
         (log, tail, recovered)
     };
-    let beyond_claim = recovered.report.as_ref().is_some_and(|report| report.beyond_claim);
+    let report = recovered.report.as_ref();
+    let seen = Seen {
+        beyond_claim: report.is_some_and(|report| report.beyond_claim),
+        skipped: report.is_some_and(|report| !report.skipped.is_empty()),
+        operations: recovered.keyspaces.values().flat_map(RecoveredKeyspace::operation).collect(),
+        new_seqno: Some(recovered.last_seqno).filter(|last| *last > manifest.last_seqno),
+        clean: manifest.closed_cleanly,
+    };
     let referenced = recovered.referenced.clone();
-    let mut operations: Vec<Change> = recovered.keyspaces.values().flat_map(RecoveredKeyspace::operation).collect();
-    if recovered.last_seqno > manifest.last_seqno {
-        operations.push(Change::RaiseLastSeqno(recovered.last_seqno)); // P6: the floor may pass what it was seen in.
-    }
     let pipeline = Pipeline::new(log, tail, recovered.last_seqno, PipelineOptions::default());
-    let clean = manifest.closed_cleanly;
     drop(manifest);
     let core = Arc::new(new_core(parts, Some(pipeline), recovered));
-    finish_recovery(&core, operations, beyond_claim, clean)?;
-    remove_leftovers(&core, &referenced)?;
+    finish_recovery(&core, seen, &tables)?;
+    remove_leftovers(&core, &referenced, &tables)?;
     start_jobs(&core).map_err(|source| Error::Io { source: Arc::new(source) })?;
     Ok(core)
 }
@@ -535,32 +597,65 @@ fn without_log(parts: &Parts) -> Result<Recovered> {
     })
 }
 
-/// Makes durable what opening saw (M2, L4): replayed clears and drops, what lies beyond the last claim, the manifest.
-fn finish_recovery(core: &Arc<Core>, operations: Vec<Change>, beyond_claim: bool, clean: bool) -> Result<()> {
+/// What opening saw and has to make durable.
+struct Seen {
+    /// Records lie beyond the last claim.
+    beyond_claim: bool,
+    /// Salvage has passed over damage.
+    skipped: bool,
+    /// Replayed clears and drops that the manifest lacks.
+    operations: Vec<Change>,
+    /// The last sequence number, if the manifest does not know of it.
+    new_seqno: Option<SeqNo>,
+    /// The database was closed cleanly.
+    clean: bool,
+}
+
+/// Makes durable what opening saw (M2, L4): replayed clears and drops, and the manifest. What lies beyond the last claim is
+/// left to [`Core::settle`], unless it must not wait.
+fn finish_recovery(core: &Arc<Core>, seen: Seen, tables: &[DirectoryEntry]) -> Result<()> {
+    let Seen { beyond_claim, skipped, operations: mut changes, new_seqno, clean } = seen;
+    // A clear may no more outlive the power than what came before it, and what was salvaged would have to be again.
+    let at_once = skipped || !changes.is_empty();
+    let raise = new_seqno.map(Change::RaiseLastSeqno); // P6: the floor may pass what it was seen in.
     if beyond_claim && !planted_faults::planted("facade-log-beyond-the-claim-not-flushed") {
-        core.flush_recovered(operations)?;
-    } else if planted_faults::planted("facade-manifest-not-committed-anew") {
-        // Nothing of what opening saw is made durable.
-    } else if !clean || !operations.is_empty() || has_leftovers(core)? {
-        let mut edit = Edit { changes: operations };
-        edit.changes.extend(core.log_progress(&[]));
-        let manifest = core.commit_edit(edit).map_err(EditError::into_error)?;
-        core.after_edit(&manifest);
+        let unsettled = core.seal_replayed(raise)?;
+        if at_once || unsettled.is_empty() {
+            core.flush_replayed(&unsettled, changes)?;
+        } else {
+            if !clean || has_leftovers(core, tables)? {
+                commit_anew(core, Vec::new())?;
+            }
+            core.leave_unsettled(unsettled);
+            return Ok(());
+        }
+    } else {
+        changes.extend(raise);
+        if !clean || !changes.is_empty() || has_leftovers(core, tables)? {
+            commit_anew(core, changes)?;
+        }
     }
-    if let Some(pipeline) = &core.pipeline {
-        pipeline.journal().release_claims();
-        pipeline.claims_released();
+    core.release_claims();
+    Ok(())
+}
+
+/// M2: an edit, whatever it says, makes durable what the manifest said before it.
+fn commit_anew(core: &Core, changes: Vec<Change>) -> Result<()> {
+    if planted_faults::planted("facade-manifest-not-committed-anew") {
+        return Ok(()); // Nothing of what opening saw is made durable.
     }
+    let mut edit = Edit { changes };
+    edit.changes.extend(core.log_progress(&[]));
+    let manifest = core.commit_edit(edit).map_err(EditError::into_error)?;
+    core.after_edit(&manifest);
     Ok(())
 }
 
 /// Whether there may be something to remove. A process that was killed while it closed leaves a manifest that says so and
-/// is not durable yet: before anything goes it is committed anew (M2).
-fn has_leftovers(core: &Core) -> Result<bool> {
+/// is not durable yet: before anything goes it is committed anew (M2). `tables` is what opening found in their directory.
+fn has_leftovers(core: &Core, tables: &[DirectoryEntry]) -> Result<bool> {
     let manifest = core.manifest.current();
-    let named: BTreeSet<TableId> =
-        manifest.keyspaces.values().flat_map(|keyspace| keyspace.tables().map(|(_, _, table)| table.id)).collect();
-    let tables = core.files().read_dir(&core.paths.tables_dir())?;
+    let named = named_tables(&manifest);
     let unnamed_table =
         |name: &str| manifest::paths::parse_table_name(name).is_none_or(|table| !named.contains(&table));
     let segments = core.files().read_dir(&core.paths.log_dir())?;
@@ -569,24 +664,31 @@ fn has_leftovers(core: &Core) -> Result<bool> {
     Ok(tables.iter().any(|entry| unnamed_table(&entry.name)) || segments.iter().any(|entry| before_floor(&entry.name)))
 }
 
-/// M2: temporary names, and those files of this database that neither the manifest nor the replayed log names.
-fn remove_leftovers(core: &Core, referenced: &BTreeSet<TableId>) -> Result<()> {
+/// The tables that a manifest names.
+fn named_tables(manifest: &Manifest) -> BTreeSet<TableId> {
+    manifest.keyspaces.values().flat_map(|keyspace| keyspace.tables().map(|(_, _, table)| table.id)).collect()
+}
+
+/// M2: temporary names, and those files of this database that neither the manifest nor the replayed log names. `tables` is
+/// what opening found in their directory: what came since is its own.
+fn remove_leftovers(core: &Core, referenced: &BTreeSet<TableId>, tables: &[DirectoryEntry]) -> Result<()> {
     core.manifest.remove_leftovers()?;
     let manifest = core.manifest.current();
-    let mut named: BTreeSet<TableId> = referenced.clone();
-    for keyspace in manifest.keyspaces.values() {
-        named.extend(keyspace.tables().map(|(_, _, table)| table.id));
-    }
+    let named = named_tables(&manifest);
     let dir = core.paths.tables_dir();
-    for entry in core.files().read_dir(&dir)? {
-        let path = dir.join(&entry.name);
+    for entry in tables {
         let temporary = entry.name.starts_with(file_system::TEMPORARY_PREFIX);
-        let unnamed = manifest::paths::parse_table_name(&entry.name).is_some_and(|id| !named.contains(&id));
+        let is_named = |id| named.contains(&id) || referenced.contains(&id);
+        let unnamed = manifest::paths::parse_table_name(&entry.name).is_some_and(|id| !is_named(id));
+        if entry.is_dir || !(temporary || unnamed) {
+            continue;
+        }
+        let path = dir.join(&entry.name);
         let ours = || {
             sstable_format::read_header(core.files(), &path)
                 .is_ok_and(|header| header.database_id == manifest.database_id.0)
         };
-        if !entry.is_dir && (temporary || (unnamed && ours())) {
+        if temporary || ours() {
             tracing::info!(file = entry.name, "removed a file that an interrupted job left");
             core.files().remove_file(&path)?;
         }
@@ -620,6 +722,12 @@ fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
 pub(crate) fn close(core: &Core) -> Result<()> {
     // Held to the end: whoever closes second returns when it is closed.
     let mut directory_lock = core.directory_lock.lock();
+    // What is closed cleanly survives a power cut, also what was replayed. Where that fails the claims stay held: the next
+    // opening replays it again.
+    let settled = match core.closed.load(Ordering::Relaxed) {
+        false if !planted_faults::planted("facade-closed-before-it-is-settled") => core.settle_now(),
+        _ => Ok(false),
+    };
     if core.closed.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
@@ -630,7 +738,7 @@ pub(crate) fn close(core: &Core) -> Result<()> {
     let closed = core.pipeline.as_ref().map_or(Ok(()), |pipeline| close_log(core, pipeline));
     core.tables.collect();
     directory_lock.take();
-    closed
+    closed.and(settled.map(drop))
 }
 
 fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use commit_pipeline::{CommitError, Request};
+use commit_pipeline::{CommitError, Pipeline, Request};
 use compaction::Scheduler;
 use internal_key::{Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SeqNo, Trailer};
 use manifest::TableEntry;
 use skiplist_memtable::{ArenaRange, Memtable, Reservation};
 use sstable_format::{TableIdentity, TableWriter};
-use write_ahead_log::{LogError, LogTail, Payload, RecordKind};
+use write_ahead_log::{Log, LogError, LogTail, Payload, RecordKind};
 
 use crate::batch::{Part, WriteBatch, check_lengths};
 use crate::batch_format::{
@@ -52,7 +52,7 @@ impl Core {
             batch.push(keyspace, kind, key, value)?;
             return self.write_large(&batch);
         }
-        let pipeline = self.writable()?;
+        let pipeline = self.writable_as(durability)?;
         let _waits = self.counters.commit_begins();
         self.make_room(keyspace, bytes)?;
         ENCODED.with_borrow_mut(|payload| {
@@ -84,7 +84,7 @@ impl Core {
 
     /// Writes a batch. Returns the last sequence number it got, or what is visible for an empty one.
     pub(crate) fn write(&self, batch: &WriteBatch) -> Result<SeqNo> {
-        let pipeline = self.writable()?;
+        let pipeline = self.writable_as(batch.durability)?;
         if batch.is_empty() {
             return Ok(self.visible().load());
         }
@@ -145,7 +145,7 @@ impl Core {
     /// Writes a batch that is too large for the log (P11): a sorted table per keyspace, durable before the reservation,
     /// whose sequence numbers are relative to what the reservation will give; the log holds a reference.
     fn write_large(&self, batch: &WriteBatch) -> Result<SeqNo> {
-        let pipeline = self.writable()?;
+        let pipeline = self.writable_as(batch.durability)?;
         let _waits = self.counters.commit_begins();
         for part in &batch.parts {
             part.keyspace.check_alive()?;
@@ -265,7 +265,7 @@ impl Core {
     /// Forgets all entries of a keyspace, or the keyspace itself (P12): a log record, a super version that starts anew,
     /// then a manifest edit.
     pub(crate) fn restart_keyspace(&self, keyspace: &Arc<KeyspaceShared>, kind: RecordKind) -> Result<()> {
-        let pipeline = self.writable()?;
+        let pipeline = self.writable_as(Durability::Synced)?;
         let _changing = self.begin_change()?;
         let _one_at_a_time = self.membership.lock();
         let payload = encode_keyspace(keyspace.id);
@@ -329,7 +329,7 @@ impl Core {
     /// # Errors
     /// Only what fails the database. Where there is no room for a segment or an edit, the log stays as it is.
     pub(crate) fn shrink_log(&self) -> Result<()> {
-        let pipeline = self.writable()?;
+        let pipeline = self.writable_as(Durability::Synced)?;
         let log = pipeline.journal();
         let is_needed = || self.keyspace_list().iter().any(|keyspace| keyspace.oldest_unflushed(&[]).is_some());
         if !log.is_long() || is_needed() {
@@ -356,6 +356,19 @@ impl Core {
             }
             shrunk => shrunk,
         }
+    }
+
+    /// The write protocol, for who will wait for a sync if `durability` says so (L4).
+    ///
+    /// # Errors
+    /// As [`writable`](Self::writable), and those of [`settle`](Self::settle).
+    #[inline]
+    pub(crate) fn writable_as(&self, durability: Durability) -> Result<&Pipeline<Log>> {
+        let pipeline = self.writable()?;
+        if durability == Durability::Synced {
+            self.settle()?;
+        }
+        Ok(pipeline)
     }
 
     /// P10: before the reservation, never after. Delays or holds the writer as the debt asks.

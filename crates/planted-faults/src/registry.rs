@@ -631,6 +631,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --test crash named::what_was_recovered_after_a_kill_survives_a_power_cut",
     },
     Fault {
+        name: "facade-closed-before-it-is-settled",
+        breaks: "L4",
+        caught_by: "-p lsm-facade --test crash named::what_was_recovered_after_a_kill_survives_a_power_cut",
+    },
+    Fault {
         name: "facade-manifest-folded-by-edits-alone",
         breaks: "M3",
         caught_by: "-p lsm-facade --test lifecycle the_background_folds_the_manifest_before_an_edit_has_to",

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! - **L4** Nothing is ever appended to a replayed segment but this seal. A crash before step 2 is durable leaves the
-//!   cut where it was, and the next opening does the same with another successor; after it, replay follows the seal.
+//!   cut where it was, and the next opening does the same with another successor; after it, replay follows the seal. It is
+//!   synced here unless claims are held.
 //!   The successor's id is above every id in the directory, so that segments which were discarded with the tail are
 //!   never met again: a scan looks only at larger ids.
 
@@ -83,7 +84,9 @@ impl Log {
             let at = report.end.offset;
             file.store(at + RECORD_HEADER_BYTES as u64, &names).map_err(failed)?;
             file.store(at, &header.encode(cut.header.name.salt)).map_err(failed)?;
-            if !planted_faults::planted("log-seal-of-recovery-not-synced") {
+            // Held claims are released by a floor behind this seal: until then nothing behind it is promised to anybody, and
+            // then nobody reads it. Its sync would write the whole segment out.
+            if !report.beyond_claim && !planted_faults::planted("log-seal-of-recovery-not-synced") {
                 file.sync().map_err(failed)?;
             }
         }

@@ -10,12 +10,13 @@
 //!
 //! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use compaction::{Cancel, Collected, Collector, KeySpan, OlderRuns, Outputs, Progress};
-use internal_key::{Epoch, JobId, Level, SeqNo};
+use internal_key::{Epoch, JobId, Level, SeqNo, TableId};
 use manifest::{AddedTable, Change, Edit, TableEntry};
 use merge_iterator::MergeCursor;
 use version_history::Sealed;
@@ -23,9 +24,10 @@ use version_history::Sealed;
 use super::edit::ending;
 use super::pace::sealed_bytes;
 use super::queue::Task;
+use super::settle::{Replayed, Unsettled};
 use super::tables::{Destination, Placed};
 use super::{Outcome, TaskError};
-use crate::core::{Core, EditError, KeyspaceShared, SealedPart, Table, first_seqno, last_seqno};
+use crate::core::{Core, KeyspaceShared, SealedPart, Table, first_seqno, last_seqno};
 use crate::events::{Event, Work};
 use crate::history::clear_changes;
 use crate::source::Source;
@@ -34,6 +36,9 @@ use crate::{Error, Result};
 impl Core {
     pub(super) fn flush_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         self.relieve_log();
+        if self.jobs.lock().is_unsettled {
+            return Ok(false); // L4: a flush would sleep for a claim. Who settles wakes the workers.
+        }
         loop {
             let Some(mut claim) = self.claim_flush() else { return Ok(false) };
             let keyspace = Arc::clone(&claim.keyspace);
@@ -179,43 +184,61 @@ impl Core {
         Ok(Some(Flush { last, added: made.into_iter().map(place).collect(), collected }))
     }
 
-    /// Flushes everything sealed in every keyspace by one edit, which also moves the log floor: what recovery does with
-    /// the part of the log that was never claimed as durable (L4). Runs before there are jobs or writers. Needs no sync of
-    /// the log (P5): with one edit for all, no table can hold half of a batch whose other half is lost.
+    /// Flushes what was replayed, in every keyspace by one edit, which also moves the log floor: what recovery does with the
+    /// part of the log that was never claimed as durable (L4).
     ///
     /// `changes` go first, in the same edit: a clear that was replayed from this part of the log may no more outlive it
     /// than a flush may.
-    pub(crate) fn flush_recovered(&self, changes: Vec<Change>) -> Result<()> {
-        let keyspaces = self.keyspace_list();
-        let mut flushed = Vec::new();
-        let mut edit = Edit { changes };
-        for keyspace in &keyspaces {
-            self.seal(keyspace)?;
-            let sealed = keyspace.history.current().sealed().to_vec();
-            let mut added = Vec::new();
-            for parts in flush_groups(&sealed) {
+    pub(crate) fn flush_replayed(&self, replayed: &Unsettled, changes: Vec<Change>) -> Result<()> {
+        let mut flushed: Vec<(&Replayed, Vec<Placed>)> = Vec::new();
+        let written = replayed.keyspaces.iter().try_for_each(|replayed| {
+            flushed.push((replayed, Vec::new()));
+            let added = &mut flushed.last_mut().expect("just pushed").1;
+            for parts in flush_groups(&replayed.sealed) {
                 // The tables made so far are older than these parts, and no version holds them yet.
                 let below = if added.is_empty() { Below::Version } else { Below::Unknown };
-                if let Some(flush) =
-                    self.make_flush(self.next_job_id(), keyspace, &parts, below, Cancel::when(&self.closed))?
-                {
+                let (job, cancel) = (self.next_job_id(), Cancel::when(&self.closed));
+                if let Some(flush) = self.make_flush(job, &replayed.keyspace, &parts, below, cancel)? {
                     added.extend(flush.added);
                 }
             }
+            Ok(())
+        });
+        let made = |flushed: &[(&Replayed, Vec<Placed>)]| -> Vec<TableId> {
+            let made = flushed.iter().flat_map(|(_, added)| added).filter(|(_, handle)| handle.is_none());
+            made.map(|(place, _)| place.table.id).collect()
+        };
+        if let Err(error) = written {
+            made(&flushed).into_iter().for_each(|table| _ = self.remove_unnamed_table(table)); // C4
+            return Err(error);
+        }
+        let mut edit = Edit { changes };
+        for (Replayed { keyspace, sealed }, added) in &flushed {
             if let Some(last) = sealed.iter().filter_map(last_seqno).max() {
-                let places = added.iter().map(|(place, _): &Placed| place.clone()).collect();
-                edit.changes.push(flush_change(keyspace, places, last));
-                edit.changes.push(Change::RaiseLastSeqno(last));
+                let places = added.iter().map(|(place, _)| place.clone()).collect();
+                edit.changes.extend([flush_change(keyspace, places, last), Change::RaiseLastSeqno(last)]);
                 edit.changes.extend(self.history_floor(keyspace));
             }
-            flushed.push((keyspace, sealed, added));
         }
-        let parts: Vec<_> = flushed.iter().map(|(keyspace, sealed, _)| (keyspace.id, sealed.as_slice())).collect();
+        edit.changes.extend(replayed.change.clone());
+        let parts: Vec<_> = flushed.iter().map(|(replayed, _)| (replayed.keyspace.id, &*replayed.sealed)).collect();
         edit.changes.extend(self.log_progress(&parts));
-        let manifest = self.commit_edit(edit).map_err(EditError::into_error)?;
-        for (keyspace, sealed, added) in flushed {
+        let manifest = match self.commit_edit(edit) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                self.abandon_tables(&error, made(&flushed).into_iter());
+                return Err(self.edit_failed(error));
+            }
+        };
+        for (Replayed { keyspace, sealed }, added) in flushed {
+            let jobs: BTreeSet<JobId> =
+                added.iter().filter(|(_, handle)| handle.is_none()).map(|(place, _)| place.table.job).collect();
             let added = self.with_handles(keyspace, added);
-            self.install_flush(keyspace, &sealed, &added);
+            // Opening leaves it to the readers, who wait for it.
+            if self.scheduler().is_some() {
+                jobs.iter().for_each(|job| self.make_ready(&added, *job, &|| self.closed.load(Ordering::Relaxed)));
+            }
+            self.install_flush(keyspace, sealed, &added);
         }
         self.after_edit(&manifest);
         Ok(())

@@ -16,8 +16,8 @@
 //! A run's epoch is its largest sequence number: it grows with every seal and is known without asking anybody (C3).
 //!
 //! Reading order: `queue` (what there is to do), `claim` (what a job has for itself), `due` (how long it was queued), `run`
-//! (which job is next), then each kind: `log`, `operation`, `flush`, `compact`, `merge`, `range`; what they share: `tables`,
-//! `edit`; and `wait`, `pace`, `tidy_up`.
+//! (which job is next), then each kind: `settle`, `log`, `operation`, `flush`, `compact`, `merge`, `range`; what they share:
+//! `tables`, `edit`; and `wait`, `pace`, `tidy_up`.
 
 mod claim;
 mod compact;
@@ -31,6 +31,7 @@ mod pace;
 mod queue;
 mod range;
 mod run;
+mod settle;
 mod tables;
 mod tidy_up;
 mod wait;
@@ -41,6 +42,7 @@ pub(crate) use self::pace::load_of;
 pub(crate) use self::queue::{Jobs, scope_of};
 pub(crate) use self::range::{check_wanted, is_cancelled};
 pub(crate) use self::run::JobsOf;
+pub(crate) use self::settle::Unsettled;
 pub(crate) use self::tables::{table_entry, table_options};
 
 /// A task that failed, and why.

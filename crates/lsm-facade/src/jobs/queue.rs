@@ -59,6 +59,10 @@ pub(crate) struct Jobs {
     pub(super) preparing_segment: bool,
     /// Whether a job syncs full segments.
     pub(super) syncing_segments: bool,
+    /// Whether something that was replayed is not flushed yet (L4), and no other flush begins.
+    pub(super) is_unsettled: bool,
+    /// Whether a job flushes it.
+    pub(super) settling: bool,
     /// There was something to look at since everybody who waits for idleness was last told.
     pub(super) was_busy: bool,
     /// Why tasks failed that have not succeeded since.
@@ -93,6 +97,7 @@ pub(super) enum Why {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
     Log,
+    Settle,
     Manifest,
     Operation(KeyspaceId),
     Flush(KeyspaceId),
@@ -103,7 +108,7 @@ impl Task {
     /// Whom its failure concerns.
     pub(super) fn scope(self) -> Option<Scope> {
         match self {
-            Self::Log | Self::Manifest => None,
+            Self::Log | Self::Settle | Self::Manifest => None,
             Self::Operation(id) | Self::Flush(id) | Self::Compaction(id) => Some(scope_of(id)),
         }
     }
@@ -225,6 +230,7 @@ impl Jobs {
     /// Whether nothing waits to be looked at and nothing runs.
     pub(crate) fn is_idle(&self) -> bool {
         self.running() == 0
+            && !self.is_unsettled
             && self.look_for_operation.is_empty()
             && self.look_for_flush.is_empty()
             && self.look_for_compaction.is_empty()

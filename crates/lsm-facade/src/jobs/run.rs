@@ -1,7 +1,7 @@
 //! Which job is next, and what its success, failure or panic leaves to do.
 //!
 //! ```text
-//!   log ahead of its writers ─▶ clears and drops ─▶ flushes ─▶ compactions ─▶ tidy up ─▶ what failed and was asked for again
+//!   log ahead of its writers ─▶ what was replayed ─▶ clears and drops ─▶ flushes ─▶ compactions ─▶ tidy up ─▶ what failed and was asked for again
 //! ```
 //!
 //! - **P8** A certain failure is kept in view and tried again; an uncertain one fails the database.
@@ -97,7 +97,7 @@ impl Core {
         loop {
             // The manifest before compactions, of which there may always be one more: else a commit would have to fold it.
             // Then what has begun before what has not: it is what others wait for.
-            if self.finish_next_operation()? || self.flush_next(cancel)? {
+            if self.settle_next()? || self.finish_next_operation()? || self.flush_next(cancel)? {
                 return Ok(true);
             }
             // Writers wait for a flush; what it may leave behind on the disk waits until none is due, but not for the last
