@@ -328,7 +328,8 @@ impl DatabaseOptions {
         let edit_bytes_free = self.edit_file_bytes.unwrap_or(default.edit_bytes_free);
         // Who lets edits cost less has the file folded sooner.
         let edit_file_bytes_min = edit_bytes_free.saturating_mul(16).clamp(2 << 10, default.edit_file_bytes_min);
-        ManifestOptions { edit_bytes_free, edit_file_bytes_min, ..default }
+        let levels_folded_at_once_max = default.levels_folded_at_once_max.min(edit_bytes_free as usize / 64);
+        ManifestOptions { edit_bytes_free, edit_file_bytes_min, levels_folded_at_once_max, ..default }
     }
 
     /// The largest batch payload that goes into the log itself.

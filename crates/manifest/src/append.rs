@@ -1,4 +1,4 @@
-//! Writing lines: an edit file is begun, and each pass appends one (M3).
+//! Writing lines: an edit file is begun, or that of a process that died taken over, and each pass appends one (M3).
 //!
 //! - **M3** The sync of a line is its commit point.
 //! - **M7** From the store of a line until its sync has succeeded the outcome is unknown.
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use file_system::{FileError, LogFile, LogFileWay};
 
 use crate::commit::PassCost;
-use crate::edit_file::{Chain, EDIT_FILE_BYTES_MAX, encode_line};
+use crate::edit_file::{Chain, EDIT_FILE_BYTES_MAX, encode_line, replay};
 use crate::global::{self, EditFile};
 use crate::obsolete::Obsolete;
 use crate::store::{Disk, LevelFiles, OpenEdits, StepError};
@@ -41,6 +41,64 @@ impl ManifestStore {
             Err(error) => {
                 if matches!(error, StepError::Certain(_)) {
                     disk.obsolete.push(Obsolete::File(path));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Goes on in a copy of an edit file that another process wrote, whose last sync may have failed: what was read of it is
+    /// written anew, durable before `global.json` names it. Returns whether it did; if the file is not what it was when it was
+    /// loaded, nothing has changed.
+    pub(crate) fn take_over_edit_file(&self, disk: &mut Disk, cost: &mut PassCost) -> Result<bool, StepError> {
+        let Some(open) = &disk.edits else { return Ok(false) };
+        let (before, loaded, bytes) = (self.paths.edits(open.file.generation), open.chain, open.file.bytes);
+        let content = self.env.files.read(&before, EDIT_FILE_BYTES_MAX)?;
+        let mut lines = Vec::new();
+        let read = replay(&before, &content, open.file.salt, |edits, _| {
+            lines.push(edits);
+            Ok(())
+        });
+        if read != Ok(loaded) {
+            return Ok(false);
+        }
+        let generation = disk.next_generation.max(disk.base.generation.saturating_add(1));
+        disk.next_generation = generation.saturating_add(loaded.next);
+        let named = |disk: &mut Disk, cost: &mut PassCost| {
+            let (file, log) = self.make_edit_file(generation, bytes, cost)?;
+            let (mut chain, mut copy) = (Chain::new(file.salt), Vec::new());
+            for edits in &lines {
+                let (line, next) = encode_line(chain, &edits.iter().collect::<Vec<_>>());
+                copy.extend_from_slice(&line);
+                chain = next;
+            }
+            // As long as they were: only checksums differ.
+            debug_assert_eq!(chain.offset, loaded.offset);
+            log.store(0, &copy)?;
+            cost.bytes += copy.len() as u64;
+            if !planted_faults::planted("manifest-lines-taken-over-not-synced") {
+                cost.syncs += 1;
+                log.sync()?;
+            }
+            let base = Manifest { generation, ..Manifest::clone(&disk.base) };
+            let global = global::encode(&base, &disk.levels, Some(file), disk.migrated_from);
+            self.replace_global(&global, cost)?;
+            Ok((OpenEdits { file, chain, log: Some(log) }, base, global.len() as u64))
+        };
+        match named(disk, cost) {
+            Ok((edits, base, global_bytes)) => {
+                disk.obsolete.push(Obsolete::File(before));
+                disk.base = Arc::new(base);
+                disk.global_bytes = global_bytes;
+                disk.edits = Some(edits);
+                disk.settled = true;
+                self.fold_due.store(true, Ordering::Relaxed); // A hint.
+                self.metrics.lock().edit_files += 1;
+                Ok(true)
+            }
+            Err(error) => {
+                if matches!(error, StepError::Certain(_)) {
+                    disk.obsolete.push(Obsolete::File(self.paths.edits(generation)));
                 }
                 Err(error)
             }

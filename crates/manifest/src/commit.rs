@@ -222,11 +222,17 @@ impl ManifestStore {
         anew: bool,
         cost: &mut PassCost,
     ) -> Result<(), StepError> {
-        let appendable = disk.edits.as_ref().is_some_and(|edits| edits.log.is_some());
         // Damage at the end of an edit file looks like a torn line, so that one that nobody will append to any more
-        // is not left behind. The next process would fold it with its first commit anyway.
-        if anew || working.closed_cleanly || (disk.edits.is_some() && !appendable) {
+        // is not left behind.
+        if anew || working.closed_cleanly {
             return self.write_json(disk, working, cost);
+        }
+        let is_anothers = disk.edits.as_ref().is_some_and(|edits| edits.log.is_none());
+        if is_anothers {
+            let changed = load::changed_levels(&disk.base, &working).len();
+            if changed <= self.options.levels_folded_at_once_max || !self.take_over_edit_file(disk, cost)? {
+                return self.write_json(disk, working, cost);
+            }
         }
         if disk.edits.is_none() {
             let budget: u64 = edits.iter().map(|edit| self.budget(edit)).sum();

@@ -36,12 +36,20 @@ pub struct ManifestOptions {
     pub job_bytes_divisor: u64,
     /// The least length of an edit file in bytes; at most [`EDIT_FILE_BYTES_MAX`](crate::edit_file::EDIT_FILE_BYTES_MAX).
     pub edit_file_bytes_min: u64,
+    /// The first commit after a process that died folds its edit file if no more levels than this have changed in it. Otherwise
+    /// it goes on in a copy of it, and leaves the folding to [`ManifestStore::fold`].
+    pub levels_folded_at_once_max: usize,
 }
 
 impl Default for ManifestOptions {
-    /// 4 KiB, 1 %, 64 KiB.
+    /// 4 KiB, 1 %, 64 KiB, 64 levels.
     fn default() -> Self {
-        Self { edit_bytes_free: 4 << 10, job_bytes_divisor: 100, edit_file_bytes_min: 64 << 10 }
+        Self {
+            edit_bytes_free: 4 << 10,
+            job_bytes_divisor: 100,
+            edit_file_bytes_min: 64 << 10,
+            levels_folded_at_once_max: 64,
+        }
     }
 }
 

@@ -13,9 +13,16 @@ const DIR: &str = "/data/db";
 
 /// Level files as they are; or an edit file from the first edit on, folded every few edits.
 const WAYS: [(&str, ManifestOptions); 2] = [
-    ("json", ManifestOptions { edit_bytes_free: 1 << 20, job_bytes_divisor: 100, edit_file_bytes_min: 4096 }),
-    ("lines", ManifestOptions { edit_bytes_free: 0, job_bytes_divisor: 1 << 30, edit_file_bytes_min: 1000 }),
+    ("json", ManifestOptions { edit_bytes_free: 1 << 20, job_bytes_divisor: 100, edit_file_bytes_min: 4096, ..LINES }),
+    ("lines", LINES),
 ];
+
+const LINES: ManifestOptions = ManifestOptions {
+    edit_bytes_free: 0,
+    job_bytes_divisor: 1 << 30,
+    edit_file_bytes_min: 1000,
+    levels_folded_at_once_max: 64,
+};
 
 const CRASHES: [(Crash, u64); 5] =
     [(Crash::Kill, 0), (Crash::PowerCut, 1), (Crash::PowerCut, 2), (Crash::PowerCut, 3), (Crash::PowerCut, 4)];
@@ -154,8 +161,7 @@ fn a_crash_at_any_event_leaves_the_old_or_the_new_state() {
 }
 
 /// An edit file that all the edits of a script fit into: only folds beside the commits end it.
-const ROOMY: ManifestOptions =
-    ManifestOptions { edit_bytes_free: 0, job_bytes_divisor: 1 << 30, edit_file_bytes_min: 1 << 16 };
+const ROOMY: ManifestOptions = ManifestOptions { edit_file_bytes_min: 1 << 16, ..LINES };
 
 /// M1, M3: a crash at any event of a fold, and of the commits before, in and after it, leaves the state that was
 /// acknowledged last, or the one in progress.
@@ -215,6 +221,38 @@ fn a_crash_at_any_event_of_a_fold_leaves_what_was_acknowledged() {
     assert_eq!((metrics.folds, metrics.folds_beside, metrics.edit_files), (6, 4, 6), "{metrics:?}");
     drop(store);
     check_every_event(&simulation, before, ROOMY, &states, "folds");
+}
+
+/// M1, M3: where folding would take long, whoever opens what a process left that died goes on in a copy of its edit file: a crash
+/// at any event of that, and of what comes after, leaves the state that was acknowledged last, or the one in progress.
+#[test]
+fn a_crash_at_any_event_of_taking_over_an_edit_file_leaves_what_was_acknowledged() {
+    let options = ManifestOptions { levels_folded_at_once_max: 0, ..ROOMY };
+    let simulation = world(7);
+    let mut store = create(&simulation, options).unwrap();
+    let before = simulation.files.event_count();
+    let mut states = vec![(before, content(&store.current()))];
+    let mut edits = scripted_edits().into_iter();
+    for life in 0..3 {
+        if life > 0 {
+            drop(store);
+            store = open(&simulation, options).unwrap();
+        }
+        for edit in edits.by_ref().take(3) {
+            let generation = store.current().generation;
+            let committed = store.commit(edit).unwrap();
+            assert!(committed.generation > generation, "M5: the generation rises");
+            states.push((simulation.files.event_count(), content(&committed)));
+        }
+        let metrics = store.metrics();
+        assert_eq!((metrics.lines, metrics.folds, metrics.edit_files), (3, 0, 1), "life {life}: {metrics:?}");
+        assert_eq!(store.fold_is_due(), life > 0, "the worker is told");
+        store.collect_obsolete().unwrap();
+        assert!(store.leftovers().unwrap().is_empty(), "life {life}");
+    }
+    assert!(store.fold().unwrap());
+    drop(store);
+    check_every_event(&simulation, before, options, &states, "taken over");
 }
 
 /// M7: a fault at any operation of a fold, or of a commit in it, leaves everything as it was, or fails the store.

@@ -69,7 +69,12 @@ fn the_worked_example_stands_in_the_documents() {
 fn write_samples() {
     let env = real_environment();
     let json = ManifestOptions::default();
-    let lines = ManifestOptions { edit_bytes_free: 0, job_bytes_divisor: 1 << 30, edit_file_bytes_min: 512 };
+    let lines = ManifestOptions {
+        edit_bytes_free: 0,
+        job_bytes_divisor: 1 << 30,
+        edit_file_bytes_min: 512,
+        ..ManifestOptions::default()
+    };
     for (sample, options) in [("v1/json", json), ("v1/lines", lines)] {
         let dir = sample_dir().join(sample);
         assert!(!dir.exists(), "{sample} is released");

@@ -17,8 +17,12 @@ use manifest::{
 };
 
 /// Edits go to an edit file at once: beginning one asks for a random number, which is where a pass can be held.
-const LINES: ManifestOptions =
-    ManifestOptions { edit_bytes_free: 0, job_bytes_divisor: 1 << 30, edit_file_bytes_min: 1 << 16 };
+const LINES: ManifestOptions = ManifestOptions {
+    edit_bytes_free: 0,
+    job_bytes_divisor: 1 << 30,
+    edit_file_bytes_min: 1 << 16,
+    levels_folded_at_once_max: 64,
+};
 
 /// Says that it was asked, and answers when it is told to; or panics.
 #[derive(Debug)]

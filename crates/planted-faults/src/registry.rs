@@ -230,6 +230,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p manifest --test crash leftovers_go_only_when_what_replaced_them_is_durable",
     },
     Fault {
+        name: "manifest-lines-taken-over-not-synced",
+        breaks: "M3",
+        caught_by: "-p manifest --test crash a_crash_at_any_event_of_taking_over_an_edit_file_leaves_what_was_acknowledged",
+    },
+    Fault {
         name: "manifest-edit-line-not-synced",
         breaks: "M3",
         caught_by: "-p manifest --test crash a_crash_at_any_event_leaves_the_old_or_the_new_state",
