@@ -1,6 +1,7 @@
 //! What came of a simulation.
 
 use compaction::Debt;
+use internal_key::Level;
 
 /// One look at the store, taken in even steps of the writes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +58,9 @@ pub struct Report {
     pub merged_bytes: u64,
     /// Bytes of tables that merges read.
     pub read_bytes: u64,
+    /// Those among them that lay in blocks which none of the other inputs had a key in, and nothing to drop: what could be
+    /// copied as it is.
+    pub untouched_bytes: u64,
     /// Bytes of tables that were moved without being rewritten.
     pub moved_bytes: u64,
     /// Bytes of tables that were dropped for their age.
@@ -79,6 +83,8 @@ pub struct Report {
     pub peak_bytes: u64,
     /// Space amplification once no picker had anything to do.
     pub settled_space: f64,
+    /// Bytes of each level then.
+    pub settled_levels: [u64; Level::COUNT],
     /// Bytes of keys and values that were live in the tables then.
     pub settled_live_bytes: u64,
     /// The store over time.

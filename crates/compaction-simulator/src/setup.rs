@@ -21,11 +21,13 @@ pub struct Setup {
     pub value_bytes: u64,
     /// Bytes of an entry in a table beside key and value: trailer, head, offset and filter, less common prefixes.
     pub table_overhead_bytes: u64,
+    /// Bytes of a block of a table.
+    pub block_bytes: u64,
     /// Bytes of an entry in a memtable beside key and value.
     pub memtable_overhead_bytes: u64,
     /// Memory at which the active memtable is sealed.
     pub memtable_bytes: u64,
-    /// Twice the memory of sealed memtables at which a flush is due.
+    /// Memory of sealed memtables at which a flush is due.
     pub write_buffer_bytes: u64,
     /// The picker's options.
     pub options: CompactionOptions,
@@ -77,6 +79,7 @@ impl Setup {
             key_bytes,
             value_bytes,
             table_overhead_bytes: 10,
+            block_bytes: 4096,
             memtable_overhead_bytes: 69,
             memtable_bytes: write_buffer_bytes / 16,
             write_buffer_bytes,

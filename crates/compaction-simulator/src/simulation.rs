@@ -163,11 +163,17 @@ impl<'a> Simulation<'a> {
         self.begin_jobs(flush_all);
         self.load.l0_runs = self.version.runs(Level::ZERO).len() as u64;
         self.load.sealed_bytes = self.sealed_bytes();
+        self.load.l0_runs_coming_thousandths = self.load.sealed_bytes * 1000 / self.flush_bytes();
         self.load.pending_bytes = pick::pending_bytes(&self.version, &self.setup.options);
     }
 
     fn sealed_bytes(&self) -> u64 {
         self.sealed.iter().map(|(_, bytes, _)| bytes).sum()
+    }
+
+    /// Bytes of sealed memtables at which a flush is due.
+    fn flush_bytes(&self) -> u64 {
+        self.setup.write_buffer_bytes.max(1)
     }
 
     fn is_flushing(&self) -> bool {
@@ -177,7 +183,7 @@ impl<'a> Simulation<'a> {
     /// Gives every thread that is free a job, flushes first.
     fn begin_jobs(&mut self, flush_all: bool) {
         let threads = self.setup.threads.max(1);
-        let due = self.sealed_bytes() >= self.setup.write_buffer_bytes || (flush_all && !self.sealed.is_empty());
+        let due = self.sealed_bytes() >= self.flush_bytes() || (flush_all && !self.sealed.is_empty());
         if due && !self.is_flushing() && self.jobs.len() < threads {
             self.begin_flush();
         }
@@ -220,7 +226,9 @@ impl<'a> Simulation<'a> {
         if plan.kind == PlanKind::Merge {
             let is_input = |id: TableId| plan.inputs.iter().any(|(_, input)| *input == id);
             let sources = self.version.runs_newest_first().map(|(_, run)| tables::entries_of(run, is_input));
-            let mut entries = tables::merge(sources.filter(|source| !source.is_empty()));
+            let sources: Vec<Vec<Entry>> = sources.filter(|source| !source.is_empty()).collect();
+            self.report.untouched_bytes += tables::untouched_bytes(self.setup, &sources);
+            let mut entries = tables::merge(sources);
             tables::collect(&mut entries, &mut plan.older_runs(&self.version));
             let bounds = next_level_bounds(&plan, &self.version);
             made = self.cut(&entries, &bounds, (plan.output_level, plan.output_run), plan.table_epoch);
@@ -365,6 +373,7 @@ impl<'a> Simulation<'a> {
         let mut report = self.report;
         report.settle_seconds = self.now - began;
         report.settled_live_bytes = seen.live_bytes;
+        report.settled_levels = std::array::from_fn(|level| self.version.bytes(Level(level as u8)));
         report.settled_space = total_bytes(&self.version) as f64 / seen.live_bytes.max(1) as f64;
         let half = &report.samples[report.samples.len() / 2..];
         let mean = |of: fn(&Sample) -> f64| half.iter().map(of).sum::<f64>() / half.len() as f64;

@@ -95,6 +95,25 @@ pub fn entries_of(run: &Run<Entries>, chosen: impl Fn(TableId) -> bool) -> Vec<E
     tables.flat_map(|table| table.slot.iter().copied()).collect()
 }
 
+/// Bytes of the blocks of some sources of a merge that no entry of another source falls into, and that hold no tombstone.
+pub fn untouched_bytes(setup: &Setup, sources: &[Vec<Entry>]) -> u64 {
+    let rows = (setup.block_bytes / setup.entry_bytes(false)).max(1) as usize;
+    let is_touched_by = |other: &[Entry], block: &[Entry]| {
+        let next = other.partition_point(|entry| entry.key() < block[0].key());
+        other.get(next).is_some_and(|entry| entry.key() <= block[block.len() - 1].key())
+    };
+    let mut untouched = 0;
+    for (index, source) in sources.iter().enumerate() {
+        let others = || sources.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, other)| other);
+        for block in source.chunks(rows).filter(|block| !block.iter().any(|entry| entry.is_delete())) {
+            if !others().any(|other| is_touched_by(other, block)) {
+                untouched += block.len() as u64 * setup.entry_bytes(false);
+            }
+        }
+    }
+    untouched
+}
+
 /// Where entries come out, and how.
 pub struct Outputs<'a> {
     /// Sizes of entries and tables.
@@ -197,6 +216,20 @@ mod tests {
         assert_eq!(newest_of(entries("5 3 5x 1 3x 3").into_iter()), entries("1 3 5x"));
         assert_eq!(merge([entries("2 4x"), entries("1 2x 4 9"), entries("9x")]), entries("1 2 4x 9"));
         assert_eq!(merge([]), []);
+    }
+
+    #[test]
+    fn a_block_is_untouched_if_no_other_source_has_a_key_in_it() {
+        let mut setup = Setup::small(Workload::Uniform, Strategy::Leveled);
+        setup.block_bytes = setup.entry_bytes(false) * 3;
+        let rows = |sources: &[Vec<Entry>]| untouched_bytes(&setup, sources) / setup.entry_bytes(false);
+        assert_eq!(rows(&[entries("0 1 2 3 4 5 6"), entries("5")]), 4, "5 meets 5, in both");
+        assert_eq!(rows(&[entries("0 1 2 3 4 5x 6"), entries("8 9")]), 6, "a tombstone may have to go");
+        assert_eq!(
+            rows(&[entries("0 4 8"), entries("2"), entries("9")]),
+            2,
+            "2 lies between 0 and 4, and meets neither"
+        );
     }
 
     /// C3, and what alignment saves: a table ends where one ends below, once it has half its target.
