@@ -54,6 +54,7 @@ mod slice;
 mod snapshot;
 mod source;
 mod stats;
+mod table_order;
 mod verify;
 mod write;
 

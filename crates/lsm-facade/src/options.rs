@@ -273,7 +273,7 @@ impl DatabaseBuilder {
     ///
     /// Nothing is thrown away: files that the database no longer has keep a name in `repair-<n>`, a new directory in its
     /// own. What a damaged table still holds is not taken over: [`salvage_into`](Self::salvage_into) does that. Cost:
-    /// every byte is read about three times.
+    /// every byte is read about three times; without a manifest once more, to see which tables are newer.
     ///
     /// # Errors
     /// - [`Error::NotFound`], [`Error::Locked`].

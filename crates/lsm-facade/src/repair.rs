@@ -61,7 +61,7 @@ pub(crate) fn repair(path: &Path, options: DatabaseOptions) -> Result<RepairRepo
     let kept_aside = keep_aside(files, &found)?;
     let lost = again_from_log(&options, &found)?;
     let Finding { mut manifest, manifest_was_whole, left_out, notes, log, paths, .. } = found;
-    end_histories(&mut manifest);
+    end_histories(&mut manifest, log.last_seqno);
     let tables = manifest.keyspaces.values().map(|keyspace| keyspace.tables().count() as u64).sum();
     drop(ManifestStore::rebuild(&environment, path, options.manifest(), manifest).map_err(|error| match error {
         ManifestError::Io(error) => Error::from_file(error),
@@ -91,9 +91,10 @@ pub(crate) fn repair(path: &Path, options: DatabaseOptions) -> Result<RepairRepo
     Ok(RepairReport { kept_aside, manifest_was_whole, tables, left_out, log_lost, recovered_from_log, notes, verified })
 }
 
-/// What was lost may have been written at any sequence number: nothing of the past is promised.
-fn end_histories(manifest: &mut Manifest) {
-    let last = manifest.last_seqno;
+/// What was lost may have been written at any sequence number: nothing of the past is promised. The log may reach further
+/// than the manifest says.
+fn end_histories(manifest: &mut Manifest, last_in_log: SeqNo) {
+    let last = manifest.last_seqno.max(last_in_log);
     for state in manifest.keyspaces.values_mut() {
         if KeyspaceOptions::from_manifest(&state.options).is_ok_and(|options| options.keeps_history()) {
             Arc::make_mut(state).history_floor = last;

@@ -8,8 +8,10 @@
 //! ```
 //!
 //! - **M2** A table's properties say whose it is, how old, and what it was made of, so that a manifest can be made anew.
-//! - **C3** Runs stand by epoch. A table whose inputs are all there was perhaps never installed: the inputs stand for it.
-//!   One whose inputs are not all there was: it stands for them.
+//! - **C3** Tables stand in the order that their rows say, and by epoch where these say nothing (`table_order`). A table whose
+//!   inputs are all there was perhaps never installed: the inputs stand for it. One whose inputs are not all there was: it
+//!   stands for them.
+//! - **L5** The log begins where seals lead to its end: segments that wait to be written over are no part of it.
 //! - **P6** Whatever a keyspace's tables reach is flushed; the log holds the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +28,12 @@ use manifest::{
 };
 use serde_json::Value;
 use sstable_format::{Access, Properties, ReadOptions, TableReader};
-use write_ahead_log::{Inspection, LogPosition, Record, RecordKind, ReplayOptions, SegmentName};
+use write_ahead_log::{Inspected, Inspection, LogPosition, Record, RecordKind, ReplayOptions, SegmentName};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
-use crate::core::{claimed, floor_segment};
+use crate::core::{claimed, floor_segment, unix_ms};
+use crate::options::KeyspaceOptions;
+use crate::table_order::{self, Leveled, TableOrder};
 use crate::verify::checksum;
 use crate::{Error, Result};
 
@@ -61,7 +65,8 @@ pub(crate) struct LogFinding {
     keyspaces: BTreeSet<KeyspaceId>,
     /// The last clear of each keyspace.
     clears: BTreeMap<KeyspaceId, SeqNo>,
-    last_seqno: SeqNo,
+    /// The last sequence number that a record holds.
+    pub(crate) last_seqno: SeqNo,
     /// Stretches that cannot be read.
     pub(crate) skipped: Vec<String>,
 }
@@ -139,10 +144,7 @@ pub(crate) fn find_out(environment: &Environment, path: &Path) -> Result<Finding
             search.unnamed_log(manifest, &segments)?.unwrap_or_default()
         }
         Some(manifest) => manifest.log_floor,
-        None => segments
-            .values()
-            .next()
-            .map_or_else(LogFloor::default, |name| LogFloor { segment: name.id, salt: name.salt }),
+        None => search.begin_of_log(&segments, &broken_segments)?,
     };
     let claim = manifest.as_ref().map_or_else(LogPosition::default, |manifest| claimed(manifest.claim));
     let log = search.log(database_id, floor, claim)?;
@@ -246,6 +248,49 @@ impl Search<'_> {
         Ok(None)
     }
 
+    /// Where the log begins, without a manifest that says so: in the first segment from which seals lead to where it ends.
+    /// Before it lie segments that wait to be written over (L5). Their records are whole, but not all that followed is there.
+    fn begin_of_log(
+        &mut self,
+        segments: &BTreeMap<SegmentId, SegmentName>,
+        broken: &[(SegmentId, String)],
+    ) -> Result<LogFloor> {
+        let mut leads_on: BTreeMap<SegmentId, bool> = BTreeMap::new();
+        // A seal names a larger id.
+        for id in segments.keys().rev() {
+            let leads = match self.successor(*id)? {
+                // The last, or one with a damaged end, which is for replay to report.
+                None => true,
+                Some(next) if segments.get(&next.id) == Some(&next) => leads_on[&next.id],
+                Some(next) => broken.iter().any(|(broken, _)| *broken == next.id),
+            };
+            leads_on.insert(*id, leads);
+        }
+        let begin = leads_on.iter().find(|(_, leads)| **leads).map(|(id, _)| segments[id]);
+        for id in leads_on.keys().take_while(|id| begin.is_none_or(|begin| **id < begin.id)) {
+            let file = self.paths.segment(*id);
+            self.notes.push(format!(
+                "{}: what follows it is gone, taken for a segment that waited to be written over",
+                file.display()
+            ));
+        }
+        Ok(begin.map_or_else(LogFloor::default, |name| LogFloor { segment: name.id, salt: name.salt }))
+    }
+
+    /// What the seal of a segment names; `None` if none can be read.
+    fn successor(&self, id: SegmentId) -> Result<Option<SegmentName>> {
+        for stretch in Inspection::open(self.files, &self.paths.segment(id))? {
+            let stretch = stretch?;
+            if let Inspected::Record { successor: Some(next), .. } = stretch
+                && stretch.payload_is_whole() == Some(true)
+                && next.id > id
+            {
+                return Ok(Some(next));
+            }
+        }
+        Ok(None)
+    }
+
     /// Every segment with its database, and why the others cannot be read.
     #[expect(clippy::type_complexity, reason = "named by the two lines that take it apart")]
     fn segments(&self) -> Result<(BTreeMap<SegmentId, (u128, SegmentName)>, Vec<(SegmentId, String)>)> {
@@ -311,8 +356,7 @@ impl Search<'_> {
             let (Ok(id), Some(name)) = (u32::try_from(id), name.as_str()) else { continue };
             let options = fields.get("options").and_then(Value::as_object).cloned().unwrap_or_default();
             let options: BTreeMap<String, Value> = options.into_iter().collect();
-            if crate::options::KeyspaceOptions::from_manifest(&options).is_ok() && !name.is_empty() && name.len() <= 255
-            {
+            if KeyspaceOptions::from_manifest(&options).is_ok() && !name.is_empty() && name.len() <= 255 {
                 names.insert(KeyspaceId(id), (name.to_owned(), options));
             }
         }
@@ -449,7 +493,7 @@ impl Search<'_> {
             .collect();
         let mut live: BTreeSet<TableId> = ours.keys().copied().collect();
         self.settle_jobs(&ours, &mut live);
-        let mut runs: BTreeMap<KeyspaceId, Vec<Run>> = BTreeMap::new();
+        let mut tables: BTreeMap<KeyspaceId, Vec<Leveled>> = BTreeMap::new();
         // Batches that only the log places come last: those behind all that is flushed are left to replay.
         let placed_by_log =
             |id: &TableId| hints.get(id).is_none_or(|hint| hint.seqno_base == 0) && log.references.contains_key(id);
@@ -457,34 +501,32 @@ impl Search<'_> {
         for id in first.into_iter().chain(later) {
             let table = ours[&id];
             let keyspace = table.properties.identity.keyspace;
-            let reached = runs
-                .get(&keyspace)
-                .into_iter()
-                .flatten()
-                .flat_map(|run| &run.tables)
-                .map(|table| table.max_seqno)
-                .max();
+            let reached = tables.get(&keyspace).into_iter().flatten().map(|(_, entry)| entry.max_seqno).max();
             let placed = log.references.get(&id).filter(|_| placed_by_log(&id)).map(|(first, _)| *first);
             if placed.is_some_and(|first| reached.is_none_or(|reached| first > reached)) {
                 continue;
             }
-            let base = placed.or_else(|| hints.get(&id).and_then(|hint| SeqNo::new(hint.seqno_base)));
-            let Some(entry) = self.entry(id, table, base) else { continue };
+            let hint = hints.get(&id);
+            let base = placed.or_else(|| hint.and_then(|hint| SeqNo::new(hint.seqno_base)));
+            let Some(mut entry) = self.entry(id, table, base) else { continue };
             if log.clears.get(&keyspace).is_some_and(|clear| entry.max_seqno < *clear) {
                 self.leave_out(id, "older than a clear of its keyspace in the log");
                 continue;
             }
-            let (level, runs) = (table.properties.identity.level, runs.entry(keyspace).or_default());
-            let fits = |run: &&mut Run| {
-                run.epoch == entry.epoch && run.job == entry.job && run.level == level && run.has_room_for(&entry)
-            };
-            match runs.iter_mut().find(fits) {
-                Some(run) => run.tables.push(Arc::new(entry)),
-                None => runs.push(Run { epoch: entry.epoch, job: entry.job, level, tables: vec![Arc::new(entry)] }),
+            if names.get(&keyspace).is_some_and(|(_, options)| drops_by_age(options)) {
+                // Where nothing says how old it is, it begins to age now: what has no age never goes.
+                let known = hint.map(|hint| hint.newest_unix_ms).filter(|time| *time > 0);
+                entry.newest_unix_ms = known.unwrap_or_else(|| unix_ms(&*self.environment.clock).max(1));
             }
+            tables.entry(keyspace).or_default().push((table.properties.identity.level, Arc::new(entry)));
         }
-        let keyspaces: BTreeSet<KeyspaceId> =
-            runs.keys().chain(&log.keyspaces).chain(names.keys()).chain(damaged.values().flatten()).copied().collect();
+        let keyspaces: BTreeSet<KeyspaceId> = tables
+            .keys()
+            .chain(&log.keyspaces)
+            .chain(names.keys())
+            .chain(damaged.values().flatten())
+            .copied()
+            .collect();
         let mut manifest = Manifest::empty(database_id);
         for id in keyspaces {
             let (name, options) = names.get(&id).cloned().unwrap_or_else(|| {
@@ -493,18 +535,20 @@ impl Search<'_> {
             });
             let change = Change::CreateKeyspace { id, name, options, created_seqno: SeqNo::ZERO };
             manifest = apply(&manifest, Edit::of(change))?;
-            let mut runs = runs.remove(&id).unwrap_or_default();
-            // Newest first; of equal ones the one in the level above.
-            runs.sort_by_key(|run| (std::cmp::Reverse(run.epoch), run.level));
-            let (mut added, mut below, mut flushed) = (Vec::new(), Epoch(u64::MAX), SeqNo::ZERO);
-            for run in runs {
-                // Unique, and never above what the run holds. There is always room: no two live tables share an entry.
-                let epoch = Epoch(run.epoch.get().min(below.get().saturating_sub(1)));
-                below = epoch;
-                for table in run.tables {
-                    flushed = flushed.max(table.max_seqno);
-                    added.push(AddedTable { level: Level::ZERO, run: epoch, table });
-                }
+            let tables = tables.remove(&id).unwrap_or_default();
+            let order = table_order::by_their_rows(self.files, self.paths, (database_id.0, id), tables)?;
+            if !order.contradict.is_empty() {
+                let tables: Vec<String> = order.contradict.iter().map(ToString::to_string).collect();
+                let tables = tables.join(", ");
+                self.notes
+                    .push(format!("which tables of {id} are newer than {tables} cannot be told: values may be older"));
+            }
+            let flushed = order.tables.iter().map(|(_, entry)| entry.max_seqno).max().unwrap_or(SeqNo::ZERO);
+            // Unique, and below the epoch of whatever is flushed later. There is always room: no two live tables share an entry.
+            let epochs = (0..=flushed.get()).rev().chain(std::iter::repeat(0)).map(Epoch);
+            let mut added = Vec::new();
+            for (run, epoch) in runs_of(order).into_iter().zip(epochs) {
+                added.extend(run.tables.into_iter().map(|table| AddedTable { level: Level::ZERO, run: epoch, table }));
             }
             if !added.is_empty() {
                 let flushed_seqno = (flushed > SeqNo::ZERO).then_some(flushed);
@@ -596,12 +640,15 @@ impl Search<'_> {
     }
 }
 
-/// Tables of one age, in key order.
+/// Whether a keyspace of these options drops what is past an age.
+fn drops_by_age(options: &BTreeMap<String, Value>) -> bool {
+    KeyspaceOptions::from_manifest(options).is_ok_and(|options| options.fifo_age_ms_max > 0)
+}
+
+/// Disjoint tables that one job wrote for one level.
 struct Run {
-    epoch: Epoch,
-    job: JobId,
-    level: Level,
     tables: Vec<Arc<TableEntry>>,
+    level: Level,
 }
 
 impl Run {
@@ -610,7 +657,35 @@ impl Run {
     }
 }
 
+/// The runs that tables make, newest first: a table joins those that its job wrote, but none above what must lie above it.
+fn runs_of(order: TableOrder) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut places: BTreeMap<TableId, usize> = BTreeMap::new();
+    for (level, entry) in order.tables {
+        let above = order.above.get(&entry.id).into_iter().flatten().filter_map(|upper| places.get(upper));
+        let first = above.max().map_or(0, |place| place + 1);
+        let fits = |run: &Run| {
+            let of_its_job = |table: &Arc<TableEntry>| table.epoch == entry.epoch && table.job == entry.job;
+            run.level == level && run.tables.iter().all(of_its_job) && run.has_room_for(&entry)
+        };
+        let place = (first..runs.len()).find(|place| fits(&runs[*place])).unwrap_or(runs.len());
+        places.insert(entry.id, place);
+        match runs.get_mut(place) {
+            Some(run) => run.tables.push(entry),
+            None => runs.push(Run { tables: vec![entry], level }),
+        }
+    }
+    runs
+}
+
 impl Finding {
+    /// What is added to the sequence numbers of a damaged table as stored: those of a batch count from its place in the log.
+    pub(crate) fn base_of(&self, table: TableId) -> SeqNo {
+        let hint = self.hints.get(&table).map_or(0, |hint| hint.seqno_base);
+        let in_log = self.log.references.get(&table).map(|(first, _)| *first);
+        SeqNo::new(hint).filter(|base| *base > SeqNo::ZERO).or(in_log).unwrap_or(SeqNo::ZERO)
+    }
+
     /// Whether `file` is a table that the manifest names.
     pub(crate) fn names_table(&self, file: &Path) -> bool {
         let mut tables = self.manifest.keyspaces.values().flat_map(|keyspace| keyspace.tables());

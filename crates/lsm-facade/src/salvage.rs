@@ -1,20 +1,23 @@
 //! Salvaging: every entry that can be read, oldest first, into a new database. The source stays as it is.
 //!
 //! ```text
-//!   find out ─▶ tables, the damaged ones too, oldest run first ─▶ inserts and removals ─┐
-//!            └▶ log, from what the tables reach on              ─▶ the same             ├─▶ a new database
-//!                                                                                      └─▶ ranges lost
+//!   find out ─▶ whole tables, oldest run first         ─▶ inserts and removals ─┐
+//!            ├▶ damaged ones, what nothing newer hides   ─▶ the same             ├─▶ a new database
+//!            └▶ log, from what the tables reach on       ─▶ the same             │
+//!                                                                                └─▶ ranges lost
 //! ```
 //!
-//! - **C3** A newer run's version of a key is written over an older one's. Where a newer one is lost, the older is what
-//!   is found: the report says in which ranges that can be.
+//! - **C3** A newer run's version of a key is written over an older one's. A damaged table may lie anywhere: of each of its
+//!   rows the whole tables are asked whether they hold a newer one. Where a newer one is lost, the older is what is found: the
+//!   report says in which ranges that can be.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use internal_key::{InternalKey, KeyspaceId, Kind, SeqNo, TableId};
-use manifest::{LogFloor, TableEntry};
+use manifest::{LogFloor, RunEntry};
+use sstable_format::{Expected, TableReader};
 use write_ahead_log::{Record, RecordKind, ReplayOptions};
 
 use crate::batch_format::{self, BatchReference};
@@ -22,7 +25,7 @@ use crate::core::replay_log;
 use crate::open::RecordError;
 use crate::options::{DatabaseBuilder, DatabaseOptions, KeyspaceOptions};
 use crate::rescue::{Finding, find_out};
-use crate::{Database, Error, Keyspace, Result, WriteBatch};
+use crate::{Database, Error, Keyspace, Result, WriteBatch, verify};
 
 /// Keys that may be missing, or have an older value than they had.
 #[derive(Debug, Clone)]
@@ -61,8 +64,9 @@ pub struct SalvageReport {
 pub(crate) fn salvage(source: &Path, options: &DatabaseOptions, target: DatabaseBuilder) -> Result<SalvageReport> {
     let found = find_out(&options.environment, source)?;
     let database = target.create_if_missing(true).error_if_exists(true).open()?;
-    let mut copy =
-        Copy { options, found: &found, database, keyspaces: BTreeMap::new(), report: SalvageReport::default() };
+    let hidden = Hidden { options, found: &found, given: BTreeMap::new() };
+    let (keyspaces, report) = (BTreeMap::new(), SalvageReport::default());
+    let mut copy = Copy { options, found: &found, database, keyspaces, hidden, report };
     copy.report.notes.clone_from(&found.notes);
     copy.report.log_lost.clone_from(&found.log.skipped);
     copy.create_keyspaces()?;
@@ -84,7 +88,29 @@ struct Copy<'a> {
     found: &'a Finding,
     database: Database,
     keyspaces: BTreeMap<KeyspaceId, Keyspace>,
+    hidden: Hidden<'a>,
     report: SalvageReport,
+}
+
+/// What hides rows of damaged tables.
+struct Hidden<'a> {
+    options: &'a DatabaseOptions,
+    found: &'a Finding,
+    /// Of each key that a damaged table gave, the newest row's sequence number: kept where another damaged table may hold the
+    /// key too.
+    given: BTreeMap<(KeyspaceId, Vec<u8>), SeqNo>,
+}
+
+/// The same, for the rows of one table in ascending order of keys.
+struct HiddenOf<'h, 'a> {
+    hidden: &'h mut Hidden<'a>,
+    keyspace: KeyspaceId,
+    /// What is added to the sequence numbers as stored.
+    base: SeqNo,
+    /// Whether another damaged table may hold the same keys.
+    has_others: bool,
+    /// Each run of whole tables, and the table of it that was asked last.
+    runs: Vec<(&'a RunEntry, Option<(TableId, TableReader)>)>,
 }
 
 impl Copy<'_> {
@@ -99,39 +125,25 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Every table, the oldest run first.
+    /// Every whole table, the oldest run first; then what is left of the damaged ones.
     fn tables(&mut self) -> Result<()> {
-        let mut tables: Vec<(KeyspaceId, (u8, u64), Arc<TableEntry>)> = Vec::new();
         for state in self.found.manifest.keyspaces.values() {
-            tables.extend(
-                state
-                    .tables()
-                    .map(|(level, epoch, entry)| (state.id, (u8::MAX - level.get(), epoch.get()), Arc::clone(entry))),
-            );
-        }
-        for (id, keyspace) in &self.found.damaged {
-            match (self.found.hints.get(id), keyspace) {
-                (Some(hint), Some(keyspace)) => {
-                    // Where it stood is not kept: among runs of its age, and below those that are newer.
-                    let place = tables.iter().filter(|(of, _, entry)| of == keyspace && entry.epoch <= hint.epoch);
-                    let place = place.map(|(_, place, _)| *place).max().unwrap_or_default();
-                    tables.push((*keyspace, place, Arc::clone(hint)));
-                }
-                (hint, keyspace) => self.unplaced(*id, *keyspace, hint)?,
+            let mut tables: Vec<_> = state.tables().collect();
+            tables.sort_by_key(|(level, epoch, _)| (std::cmp::Reverse(*level), *epoch));
+            for (_, _, entry) in tables {
+                self.table(state.id, entry.id, (Some(&entry.min_key), Some(&entry.max_key)))?;
             }
         }
-        tables.sort_by_key(|(keyspace, place, _)| (*keyspace, *place));
-        for (keyspace, _, entry) in tables {
-            self.table(keyspace, entry.id, (Some(&entry.min_key), Some(&entry.max_key)))?;
+        for (id, keyspace) in &self.found.damaged {
+            self.damaged(*id, *keyspace)?;
         }
         Ok(())
     }
 
-    /// A damaged table whose age nobody knows: it goes below everything.
-    fn unplaced(&mut self, id: TableId, keyspace: Option<KeyspaceId>, hint: Option<&Arc<TableEntry>>) -> Result<()> {
+    fn damaged(&mut self, id: TableId, keyspace: Option<KeyspaceId>) -> Result<()> {
         match keyspace.filter(|keyspace| self.keyspaces.contains_key(keyspace)) {
             Some(keyspace) => {
-                let bounds = hint.map(|hint| (&*hint.min_key, &*hint.max_key)).unzip();
+                let bounds = self.found.hints.get(&id).map(|hint| (&*hint.min_key, &*hint.max_key)).unzip();
                 self.table(keyspace, id, bounds)
             }
             None => {
@@ -153,6 +165,7 @@ impl Copy<'_> {
         let path = self.found.paths.table(id);
         let Some(target) = self.keyspaces.get(&keyspace).cloned() else { return Ok(()) };
         let mut writer = Writer { database: &self.database, batch: self.database.batch() };
+        let mut hidden = self.found.damaged.contains_key(&id).then(|| self.hidden.of(id, keyspace));
         let mut last: Option<Vec<u8>> = None;
         let on_entry = |key: InternalKey<'_>, value: &[u8]| -> Result<()> {
             // Newest first: of a key's versions only the first counts.
@@ -160,6 +173,11 @@ impl Copy<'_> {
                 return Ok(());
             }
             last = Some(key.user_key.to_vec());
+            if let Some(hidden) = &mut hidden
+                && hidden.hides(key.user_key, key.trailer.seqno())?
+            {
+                return Ok(());
+            }
             writer.apply(&target, key.trailer.kind(), key.user_key, value)
         };
         match sstable_format::salvage(&*self.options.environment.files, &path, on_entry) {
@@ -254,6 +272,65 @@ impl Copy<'_> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl<'a> Hidden<'a> {
+    fn of(&mut self, table: TableId, keyspace: KeyspaceId) -> HiddenOf<'_, 'a> {
+        let found = self.found;
+        let of_keyspace = |of: &&Option<KeyspaceId>| of.is_none_or(|of| of == keyspace);
+        let levels = found.manifest.keyspaces.get(&keyspace).into_iter().flat_map(|state| &state.levels);
+        HiddenOf {
+            hidden: self,
+            keyspace,
+            base: found.base_of(table),
+            has_others: found.damaged.values().filter(of_keyspace).count() > 1,
+            runs: levels.flat_map(|level| &level.runs).map(|run| (run, None)).collect(),
+        }
+    }
+}
+
+impl HiddenOf<'_, '_> {
+    /// Whether a newer row of `key` than the one stored with `seqno` is found elsewhere.
+    fn hides(&mut self, key: &[u8], seqno: SeqNo) -> Result<bool> {
+        if planted_faults::planted("facade-salvage-takes-hidden-rows") {
+            return Ok(false);
+        }
+        let Hidden { options, found, given } = &mut *self.hidden;
+        let seqno = self.base.checked_add(seqno.get()).unwrap_or(SeqNo::MAX);
+        for (run, asked) in &mut self.runs {
+            let at = run.tables.partition_point(|table| *table.max_key < *key);
+            let Some(entry) = run.tables.get(at).filter(|entry| *entry.min_key <= *key && entry.max_seqno > seqno)
+            else {
+                continue;
+            };
+            let table = match asked.take() {
+                Some((id, table)) if id == entry.id => table,
+                _ => {
+                    let expected = Expected {
+                        bytes: entry.bytes,
+                        database_id: found.manifest.database_id.0,
+                        keyspace: self.keyspace,
+                        table: entry.id,
+                        seqno_base: entry.seqno_base,
+                    };
+                    verify::open(&*options.environment.files, &found.paths.table(entry.id), expected)?
+                }
+            };
+            let newest = table.get_unfiltered(key, SeqNo::MAX)?.map(|newest| newest.trailer.seqno());
+            *asked = Some((entry.id, table));
+            if newest.is_some_and(|newest| newest > seqno) {
+                return Ok(true);
+            }
+        }
+        if self.has_others {
+            let newest = given.entry((self.keyspace, key.to_vec())).or_insert(seqno);
+            if *newest > seqno {
+                return Ok(true);
+            }
+            *newest = seqno;
+        }
+        Ok(false)
     }
 }
 

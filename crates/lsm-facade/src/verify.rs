@@ -407,7 +407,8 @@ impl RunWalk<'_> {
     }
 }
 
-fn open(files: &dyn FileSystem, path: &Path, expected: Expected) -> Result<TableReader> {
+/// Opens a table to look at all of it.
+pub(crate) fn open(files: &dyn FileSystem, path: &Path, expected: Expected) -> Result<TableReader> {
     // Not mapped: a disk that fails is then an error and not a signal.
     Ok(TableReader::open(files, path, expected, ReadOptions { access: Access::Pread, block_cache: None })?)
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{DB, Row, assert_unchanged, builder, contents, fill, key, keyspace, killed, listing, rows, small, value};
 use file_system::{Crash, Fault, FaultEffect, FileOperation, FileSystem, Simulation};
@@ -284,6 +285,56 @@ fn a_reader_beside_a_writer_sees_what_was_there_when_it_opened() {
     // The writer never noticed.
     left.insert("k", "v").unwrap();
     assert_eq!(rows(left.iter()).len(), 1500 + 100 + 20 + 1);
+}
+
+/// M5, L3, M3: beside a writer that writes, syncs and flushes all the while, opening for reading and verifying find a whole
+/// database each time, with all that was written before.
+#[test]
+fn a_reader_beside_a_writer_that_goes_on_finds_no_damage() {
+    const KEYS: u32 = 500;
+    struct StopsWriter<'a>(&'a AtomicBool);
+    impl Drop for StopsWriter<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let home = tempfile::tempdir().unwrap();
+    let builder = Database::builder(home.path()).background_threads(2).edit_file_bytes(0);
+    let database = builder.clone().open().unwrap();
+    let keyspace = database.create_keyspace("a", small()).unwrap();
+    let (stop, written) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let stops = StopsWriter(&stop);
+        scope.spawn(|| {
+            let synced = keyspace.with_durability(Durability::Synced);
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                // New keys first, in their order; then the same again.
+                let keyspace = if number % 4 == 0 { &synced } else { &keyspace };
+                keyspace.insert(key(number % KEYS), value(number)).unwrap();
+                if number % 64 == 0 {
+                    keyspace.flush().unwrap();
+                }
+                written.store(KEYS.min(number + 1), Ordering::Release);
+            }
+        });
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            let before = written.load(Ordering::Acquire);
+            let reader = builder.clone().read_only(true).open().unwrap();
+            let found = contents(&reader).remove("a").unwrap_or_default();
+            assert!(found.len() >= before as usize, "{} of {before}", found.len());
+            for ((found, _), number) in found.iter().zip(0..) {
+                assert_eq!(*found, key(number).into_bytes(), "nothing is left out");
+            }
+            reader.close().unwrap();
+            let report = builder.clone().verify().unwrap();
+            assert!(report.damage.is_empty(), "{report:?}");
+        }
+        drop(stops);
+    });
 }
 
 /// R2: an iterator holds what it reads: it goes on through writes, flushes, compactions, a clear and a drop, on any thread.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use common::{DB, Listing, Row, builder, contents, fill, key, killed, listing, put_file, value};
 use file_system::{FileSystem, SimulatedFileSystem, Simulation};
-use lsm_facade::{Database, DatabaseBuilder, RepairReport, SalvageReport};
-use manifest::{Manifest, ManifestOptions, ManifestStore, OpenMode};
+use lsm_facade::{Database, DatabaseBuilder, Error, Keyspace, RepairReport, SalvageReport, Strategy};
+use manifest::{Manifest, ManifestOptions, ManifestStore, OpenMode, TableEntry};
 use test_support::Rng;
 
 type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -36,6 +36,12 @@ impl Sample {
         let simulation = Simulation::new(1);
         let database = Self::options(&simulation, edit_file).open().unwrap();
         fill(&database);
+        let (left, right) = (common::keyspace(&database, "left"), common::keyspace(&database, "right"));
+        rewrite_in_parts(&left, &right);
+        // What only the log holds.
+        for number in 3020..3030 {
+            left.insert(key(number), value(number)).unwrap();
+        }
         let oracle = by_key(contents(&database));
         Self::of(simulation, database, oracle, close)
     }
@@ -141,6 +147,21 @@ impl Sample {
         })
     }
 
+    /// Whether a table with a larger epoch lies below one that it overlaps: its age is no order.
+    fn a_table_seems_newer_than_it_lies(&self) -> bool {
+        self.manifest.keyspaces.values().any(|keyspace| {
+            // Newest first.
+            let tables: Vec<_> = keyspace.tables().collect();
+            let lie_so = |(place, (level, run, upper)): (usize, &(_, _, &Arc<TableEntry>))| {
+                tables[place + 1..].iter().any(|(at, of, lower)| {
+                    let overlap = lower.min_key <= upper.max_key && upper.min_key <= lower.max_key;
+                    (at, of) != (level, run) && overlap && lower.epoch > upper.epoch
+                })
+            };
+            tables.iter().enumerate().any(lie_so)
+        })
+    }
+
     fn undo(&self) {
         remove_all(self.disk(), Path::new(DB));
         self.disk().create_dir(Path::new(DB)).unwrap();
@@ -155,20 +176,52 @@ impl Sample {
     }
 }
 
-/// What the last steps of `fill` wrote or removed: only the log holds it, or the table of a batch.
+/// What the last steps wrote or removed, which perhaps only the log holds, or the table of a batch.
 fn in_log_alone(key: &[u8]) -> bool {
     let number: u32 = std::str::from_utf8(&key[4..]).unwrap().parse().unwrap();
     !(20..2000).contains(&number)
 }
 
-/// Whether `fill` ever gave `key` this value, which it may have removed later.
+/// Whether `key` ever had this value, which may have been replaced or removed later.
 fn ever_written(keyspace: &str, key_bytes: &[u8], found: &[u8]) -> bool {
     let number: u32 = std::str::from_utf8(&key_bytes[4..]).unwrap().parse().unwrap();
     assert_eq!(key(number).as_bytes(), key_bytes);
-    match keyspace {
-        "left" => found == value(number).as_bytes(),
-        _ => found == b"right",
+    let first = if keyspace == "left" { value(number) } else { "right".to_owned() };
+    found == first.as_bytes() || (0..ROUNDS).any(|round| found == newer_value(number, round).as_bytes())
+}
+
+/// How often [`rewrite_in_parts`] goes over a keyspace.
+const ROUNDS: u32 = 4;
+
+fn newer_value(number: u32, round: u32) -> String {
+    format!("round {round} of {number} {}", "n".repeat(number as usize % 40))
+}
+
+/// Replaces and removes what `fill` wrote, again and again, and compacts parts between: so that a key has had several
+/// values, and tables with old rows have been merged later than newer ones that they overlap.
+fn rewrite_in_parts(left: &Keyspace, right: &Keyspace) {
+    for round in 0..ROUNDS {
+        // Two keys of each, all over, in runs of their own; and a few that lie close together.
+        for (keyspace, step) in [(left, 61), (right, 83)] {
+            for number in (20 + round * 7..1500).step_by(step) {
+                keyspace.insert(key(number), newer_value(number, round)).unwrap();
+                keyspace.remove(key(number + 3)).unwrap();
+            }
+            keyspace.flush().unwrap();
+            let from = 200 + 300 * round;
+            for number in from..from + 20 {
+                keyspace.insert(key(number), newer_value(number, round)).unwrap();
+            }
+            keyspace.flush().unwrap();
+            keyspace.compact_range(key(from)..key(from + 20)).unwrap();
+        }
     }
+    left.compact().unwrap();
+    for from in [700, 1200] {
+        (from..from + 3).for_each(|number| left.insert(key(number), newer_value(number, 0)).unwrap());
+        left.flush().unwrap();
+    }
+    left.compact_range(key(1200)..key(1203)).unwrap();
 }
 
 fn remove_all(files: &SimulatedFileSystem, dir: &Path) {
@@ -188,6 +241,11 @@ fn remove_all(files: &SimulatedFileSystem, dir: &Path) {
 fn a_lost_manifest_is_made_anew_from_tables_and_log() {
     for (close, edit_file) in [(true, false), (false, false), (false, true)] {
         let sample = Sample::new(close, edit_file);
+        assert!(
+            sample.a_table_seems_newer_than_it_lies(),
+            "no table lies below one with a smaller epoch:\n{}",
+            sample.manifest
+        );
         let global = vec![Path::new(DB).join("global.json")];
         let levels = sample.paths(|path| path.contains("level_"));
         let edits = sample.paths(|path| path.contains("edits."));
@@ -205,8 +263,192 @@ fn a_lost_manifest_is_made_anew_from_tables_and_log() {
             };
             let report = sample.repair(&what, unplaced, false);
             assert_eq!(report.manifest_was_whole, gone.is_empty(), "{what}");
+            assert!(report.log_lost.is_empty(), "{what}: the log is whole: {report:?}");
             sample.undo();
         }
+    }
+}
+
+/// A keyspace of one old table in the last level that was merged later than the run above it, which holds newer rows: the
+/// last run was compacted alone, and met nothing but the old table. All is flushed, and nothing of what was replaced is left.
+fn compacted_in_part() -> Sample {
+    let simulation = Simulation::new(1);
+    // Level files tell all, also of what is damaged.
+    let database = builder(&simulation).compact_when_idle_after(None).edit_file_bytes(1 << 20).open().unwrap();
+    let options = common::small().level_zero_runs_max(100).merge_what_is_read(false);
+    let left = database.create_keyspace("left", options).unwrap();
+    let write = |numbers: std::ops::Range<u32>, round: Option<u32>| {
+        for number in numbers {
+            let value = round.map_or_else(|| value(number), |round| newer_value(number, round));
+            left.insert(key(number), value).unwrap();
+        }
+    };
+    write(0..100, None);
+    left.flush().unwrap();
+    left.compact().unwrap();
+    write(10..12, Some(0));
+    left.remove(key(12)).unwrap();
+    left.flush().unwrap();
+    write(20..23, Some(1));
+    left.flush().unwrap();
+    left.compact_range(key(20)..=key(22)).unwrap();
+    database.wait_until_idle().unwrap();
+    let oracle = by_key(contents(&database));
+    let sample = Sample::of(simulation, database, oracle, true);
+    assert!(sample.a_table_seems_newer_than_it_lies(), "{}", sample.manifest);
+    sample
+}
+
+/// C3, M2: without a manifest rows say which table is newer: a table's age is that of its newest row, and it may hold old ones
+/// that lie below others.
+#[test]
+fn without_a_manifest_no_old_row_takes_the_place_of_a_newer_one() {
+    let sample = compacted_in_part();
+    sample.disk().remove_file(&Path::new(DB).join("global.json")).unwrap();
+    let salvaged = sample.salvage("without global.json");
+    assert!(salvaged.lost.is_empty() && salvaged.log_lost.is_empty(), "{salvaged:?}");
+    let report = sample.repair("without global.json", |_| Vec::new(), false);
+    assert!(!report.manifest_was_whole && report.left_out.is_empty(), "{report:?}");
+    // The next compactions keep what the order was.
+    let database = builder(&sample.simulation).open().unwrap();
+    common::keyspace(&database, &database.list_keyspaces()[0]).compact().unwrap();
+    sample.compare("compacted", &by_key(contents(&database)), &[], false);
+}
+
+/// C3: where a damaged table lies below newer ones, what salvage reads of it stays below them, with a manifest and without.
+#[test]
+fn what_is_left_of_a_damaged_table_takes_no_newer_rows_place() {
+    let sample = compacted_in_part();
+    let last =
+        sample.paths(|path| path.ends_with(".sst")).into_iter().max_by_key(|path| sample.files[path].len()).unwrap();
+    for without_manifest in [false, true] {
+        let mut elsewhere = 0;
+        for at in (64..sample.files[&last].len()).step_by(97) {
+            let mut changed = sample.files[&last].clone();
+            changed[at] ^= 1;
+            put_file(sample.disk(), &last, &changed);
+            if without_manifest {
+                sample.disk().remove_file(&Path::new(DB).join("global.json")).unwrap();
+            }
+            let salvaged = sample.salvage(&format!("byte {at} of the old table, without manifest: {without_manifest}"));
+            let beyond = |from: &Option<Vec<u8>>| from.as_ref().is_some_and(|from| *from > key(12).into_bytes());
+            elsewhere += usize::from(!salvaged.lost.is_empty() && salvaged.lost.iter().all(|lost| beyond(&lost.from)));
+            sample.undo();
+        }
+        assert!(elsewhere > 5, "{elsewhere}: what is newer above lies outside of what is lost");
+    }
+}
+
+/// L5: without a manifest the log begins where seals lead to its end, and not in a segment that waits to be written over:
+/// nothing is reported lost, and what was removed behind such a segment stays removed.
+#[test]
+fn without_a_manifest_the_log_does_not_begin_in_a_segment_that_it_gave_up() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).compact_when_idle_after(None).open().unwrap();
+    let left = database.create_keyspace("left", common::small()).unwrap();
+    // Takes a large memtable, so that the log runs through several segments before any is given up.
+    let options = || common::small().memtable_bytes(256 << 10).write_buffer_bytes(256 << 10);
+    let right = database.create_keyspace("right", options()).unwrap();
+    left.insert(key(1), value(1)).unwrap();
+    left.flush().unwrap();
+    left.insert(key(2), value(2)).unwrap();
+    (20..1500).for_each(|number| right.insert(key(number), "right").unwrap());
+    left.remove(key(2)).unwrap();
+    left.flush().unwrap();
+    left.compact().unwrap();
+    // The log is needed from here on, so that it is not begun anew.
+    left.insert(key(3), value(3)).unwrap();
+    right.flush().unwrap();
+    database.wait_until_idle().unwrap();
+    let oracle = by_key(contents(&database));
+    let sample = Sample::of(simulation, database, oracle, false);
+    let floor = sample.manifest.log_floor.segment;
+    let segments = sample.disk().read_dir(&Path::new(DB).join("log")).unwrap();
+    let ids = segments.iter().filter_map(|entry| manifest::paths::parse_segment_name(&entry.name));
+    let spares: Vec<_> = ids.filter(|id| *id < floor).collect();
+    assert!(!spares.is_empty(), "segments wait to be written over: {segments:?}, {floor}");
+    assert!(spares.iter().all(|id| id.get() + 2 < floor.get()), "and those behind them are gone: {spares:?}, {floor}");
+
+    sample.disk().remove_file(&Path::new(DB).join("global.json")).unwrap();
+    let salvaged = sample.salvage("without global.json");
+    assert!(salvaged.log_lost.is_empty(), "{salvaged:?}");
+    let report = sample.repair("without global.json", |_| Vec::new(), false);
+    assert!(report.log_lost.is_empty(), "{report:?}");
+    for spare in spares {
+        let named = format!("{}.wal", spare.get());
+        assert!(report.notes.iter().any(|note| note.contains(&named)), "{named}: {report:?}");
+    }
+}
+
+/// R3: after a repair nothing of the past is promised up to the last write, also where only the log held it.
+#[test]
+fn after_a_repair_no_past_is_shown_in_which_something_was_lost() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).compact_when_idle_after(None).open().unwrap();
+    let left = database.create_keyspace("left", common::small().history_writes(1000)).unwrap();
+    (100..130).for_each(|number| left.insert(key(number), value(number)).unwrap());
+    left.flush().unwrap();
+    let flushed = database.visible_seqno();
+    // The log is needed from here on alone.
+    (130..140).for_each(|number| left.insert(key(number), value(number)).unwrap());
+    let last = database.visible_seqno();
+    let oracle = by_key(contents(&database));
+    let sample = Sample::of(simulation, database, oracle, false);
+    sample.paths(|path| path.ends_with(".sst")).iter().for_each(|path| sample.disk().remove_file(path).unwrap());
+    sample.repair("the tables are gone", |_| vec![("left".to_owned(), None, Some(key(129).into_bytes()))], false);
+    let database = builder(&sample.simulation).open().unwrap();
+    let left = common::keyspace(&database, "left");
+    for seqno in flushed..last {
+        let past = database.snapshot_at(seqno).and_then(|snapshot| snapshot.get(&left, key(100)));
+        assert!(matches!(past, Err(Error::HistoryGone { .. })), "{seqno} of {last}: {past:?}");
+    }
+    let now = database.snapshot_at(database.visible_seqno()).unwrap();
+    assert!(now.get(&left, key(139)).unwrap().is_some());
+}
+
+/// C1: without a manifest, but with its options, what is past its age goes as ever: its age is that which a level file says,
+/// or counted from the repair.
+#[test]
+fn what_is_repaired_goes_when_it_is_past_its_age() {
+    let minute = std::time::Duration::from_secs(60);
+    for (what, with_levels) in [("level files are there", true), ("level files are gone", false)] {
+        let simulation = Simulation::new(1);
+        let database = builder(&simulation).compact_when_idle_after(None).open().unwrap();
+        let options = common::small().strategy(Strategy::Fifo).fifo_age_max(Some(60 * minute));
+        let left = database.create_keyspace("left", options).unwrap();
+        for number in 100..103 {
+            left.insert(key(number), value(number)).unwrap();
+            left.flush().unwrap();
+            simulation.clock.advance(10 * minute);
+        }
+        let now = file_system::Clock::unix_time(&*simulation.clock);
+        let oracle = by_key(contents(&database));
+        let sample = Sample::of(simulation, database, oracle, true);
+        sample.simulation.clock.set_unix_time(now);
+        // A digit of its checksum: the line of the keyspace, with its options, stays.
+        let global = Path::new(DB).join("global.json");
+        let text = String::from_utf8(sample.files[&global].clone()).unwrap();
+        let at = text.rfind("xxh3").unwrap() + "xxh3\": \"".len();
+        let mut bytes = text.into_bytes();
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+        put_file(sample.disk(), &global, &bytes);
+        if !with_levels {
+            sample
+                .paths(|path| path.contains("level_"))
+                .iter()
+                .for_each(|path| sample.disk().remove_file(path).unwrap());
+        }
+        let report = sample.repair(what, |_| Vec::new(), false);
+        assert!(!report.manifest_was_whole, "{what}");
+        let database = builder(&sample.simulation).compact_when_idle_after(None).open().unwrap();
+        let settled = || {
+            while database.run_one_job().unwrap() {}
+            contents(&database)["left"].len()
+        };
+        sample.simulation.clock.advance(35 * minute);
+        assert_eq!(settled(), if with_levels { 2 } else { 3 }, "{what}: after 65 minutes, 35 from the repair on");
+        sample.simulation.clock.advance(26 * minute);
+        assert_eq!(settled(), 0, "{what}: after 91 minutes, 61 from the repair on");
     }
 }
 

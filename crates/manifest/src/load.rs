@@ -1,5 +1,6 @@
 //! From files to a value: what opening, reloading and creating share. Writes nothing.
 //!
+//! - **M5** Another process may append to the edit file meanwhile: what looks like damage in it is read anew before it counts.
 //! - **M2** Every checksum that `global.json` names is verified before anything is made of the bytes.
 //! - **M6** A missing `global.json` beside a table, a level file, an edit file or a segment is damage.
 
@@ -73,27 +74,52 @@ pub(crate) fn read_named(
         None => (Arc::clone(&base), None),
         Some(edits) => {
             let file = paths.edits(edits.generation);
-            let bytes = read_exactly(env, &file, edits.bytes, &paths.global())?;
-            let mut current = Manifest::clone(&base);
-            let chain = replay(&file, &bytes, edits.salt, |line, place| {
-                for edit in &line {
-                    current = current.apply(edit).map_err(|refusal| {
-                        DecodeError::damaged(
-                            &file,
-                            place.clone(),
-                            "an edit that fits the one before",
-                            refusal.to_string(),
-                        )
-                    })?;
-                }
-                current.generation = current.generation.saturating_add(1);
-                Ok(())
-            })?;
+            let read = || read_exactly(env, &file, edits.bytes, &paths.global());
+            let (current, chain) = replay_beside_a_writer(&base, &file, edits.salt, read)?;
             global::check_counters(&file, &current)?;
             (Arc::new(current), Some(chain))
         }
     };
     Ok(Loaded { base, current, global, global_bytes, chain })
+}
+
+/// Applies the lines of the edit file, which `read` reads, to `base`.
+///
+/// Its writer may append to it meanwhile: a line that it stored behind the place where the reading was, and the next one, which
+/// it stored before the reading came there, look like damage. So what looks like it is read again, until that changes nothing.
+fn replay_beside_a_writer(
+    base: &Manifest,
+    file: &Path,
+    salt: u64,
+    mut read: impl FnMut() -> Result<Vec<u8>, ManifestError>,
+) -> Result<(Manifest, Chain), ManifestError> {
+    let mut bytes = read()?;
+    loop {
+        match replay_lines(base, file, salt, &bytes) {
+            Ok(replayed) => return Ok(replayed),
+            Err(damage) => {
+                let again = read()?;
+                if again == bytes {
+                    return Err(damage.into());
+                }
+                bytes = again;
+            }
+        }
+    }
+}
+
+fn replay_lines(base: &Manifest, file: &Path, salt: u64, bytes: &[u8]) -> Result<(Manifest, Chain), DecodeError> {
+    let mut current = base.clone();
+    let chain = replay(file, bytes, salt, |line, place| {
+        for edit in &line {
+            current = current.apply(edit).map_err(|refusal| {
+                DecodeError::damaged(file, place.clone(), "an edit that fits the one before", refusal.to_string())
+            })?;
+        }
+        current.generation = current.generation.saturating_add(1);
+        Ok(())
+    })?;
+    Ok((current, chain))
 }
 
 fn read_level(
@@ -204,4 +230,43 @@ pub(crate) fn changed_levels(before: &Manifest, after: &Manifest) -> Vec<(Keyspa
         }
     }
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edit_file::encode_line;
+    use crate::{Change, DatabaseId, Edit};
+
+    /// M3, M5: a line that was stored while the file was read, behind the reading, with the next one before it, is no damage:
+    /// it stands there when it is read again. What is damaged stays so.
+    #[test]
+    fn lines_that_come_while_they_are_read_are_no_damage() {
+        const SALT: u64 = 0x5A17;
+        let (mut chain, mut bytes, mut ends) = (Chain::new(SALT), Vec::new(), vec![0]);
+        for seqno in 1..=4 {
+            let seqno = internal_key::SeqNo::new(seqno).unwrap();
+            let (line, next) = encode_line(chain, &[&Edit::of(Change::RaiseLastSeqno(seqno))]);
+            bytes.extend_from_slice(&line);
+            ends.push(bytes.len());
+            chain = next;
+        }
+        bytes.resize(bytes.len() + 64, 0);
+        let missed = |line: usize| {
+            let mut bytes = bytes.clone();
+            bytes[ends[line - 1]..ends[line]].fill(0);
+            bytes
+        };
+        let base = Manifest::empty(DatabaseId(1));
+        let replay = |mut images: Vec<Vec<u8>>| {
+            let last = images.pop().unwrap();
+            let mut images = images.into_iter();
+            replay_beside_a_writer(&base, Path::new("edits.1.jsonl"), SALT, || {
+                Ok(images.next().unwrap_or(last.clone()))
+            })
+        };
+        let (current, chain) = replay(vec![missed(2), missed(3), bytes.clone()]).unwrap();
+        assert_eq!((current.last_seqno.get(), chain.next), (4, 5));
+        assert!(matches!(replay(vec![missed(2), missed(3)]), Err(ManifestError::Decode(_))));
+    }
 }

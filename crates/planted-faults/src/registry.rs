@@ -18,6 +18,11 @@ pub struct Fault {
 /// The registry, in the order of the crates. One line a fault; each is planted at exactly one place in shipped code.
 pub const FAULTS: &[Fault] = &[
     Fault {
+        name: "log-damage-not-looked-at-again",
+        breaks: "M5",
+        caught_by: "-p write-ahead-log --test damage what_is_written_while_it_is_replayed",
+    },
+    Fault {
         name: "log-torn-spare-left-behind",
         breaks: "L5",
         caught_by: "-p write-ahead-log --test writing a_recycled_segment_with_a_torn_header_goes",
@@ -579,6 +584,16 @@ pub const FAULTS: &[Fault] = &[
         name: "compaction-tombstone-dropped-early",
         breaks: "C2",
         caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
+    },
+    Fault {
+        name: "facade-repair-orders-tables-by-epoch",
+        breaks: "C3",
+        caught_by: "-p lsm-facade --test rescue without_a_manifest_no_old_row",
+    },
+    Fault {
+        name: "facade-salvage-takes-hidden-rows",
+        breaks: "C3",
+        caught_by: "-p lsm-facade --test rescue what_is_left_of_a_damaged_table",
     },
     Fault {
         name: "facade-repair-passes-over-batches",

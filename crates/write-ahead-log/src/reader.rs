@@ -125,6 +125,11 @@ impl SegmentReader {
         Ok(&self.window[start..start + len as usize])
     }
 
+    /// Lets whatever is asked next be read anew.
+    pub(crate) fn forget_window(&mut self) {
+        self.window.clear();
+    }
+
     /// The record header at `offset`, or `None` if none starts there.
     pub(crate) fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>, ScanError> {
         let (name, segment_bytes) = (self.header.name, self.len());

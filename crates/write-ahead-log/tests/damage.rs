@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{RealDirectory, Seen, create, overwrite, payload_of, read_file, replay_all};
+use common::{DATABASE, RealDirectory, Remembered, Seen, create, overwrite, payload_of, read_file, replay_all};
 use file_system::LogFileWay;
 use internal_key::SegmentId;
 use proptest::prelude::*;
 use write_ahead_log::{
-    Inspection, LogOptions, LogPosition, RecordKind, ReplayError, SEGMENT_HEADER_BYTES, SegmentHeader,
+    Inspection, LogOptions, LogPosition, Record, RecordKind, ReplayError, ReplayOptions, SEGMENT_HEADER_BYTES,
+    SegmentHeader, replay,
 };
 
 const OPTIONS: LogOptions = common::SHORT_SEGMENTS;
@@ -85,6 +86,34 @@ fn a_shortened_segment_is_refused() {
         let (_, report) = replay_all(&place.environment, &place.dir, &remembered, false);
         assert!(matches!(report, Err(ReplayError::BadSegment { .. })), "{len} bytes: {report:?}");
     }
+}
+
+/// L3, M5: what another process writes and syncs while a window of the log is being replayed is no damage: its claim is met
+/// behind a place that was zeros when the window was read, and is a record when it is looked at again.
+#[test]
+fn what_is_written_while_it_is_replayed_is_no_damage() {
+    let place = RealDirectory::new();
+    // Longer than a window.
+    let options = LogOptions { segment_bytes: 1 << 20, segment_bytes_first: 1 << 20, ..OPTIONS };
+    let (mut open, remembered) = create(&place.environment, &place.dir, options).unwrap();
+    open.append_batch(100).unwrap();
+    let Remembered { floor, claim, .. } = remembered;
+    let mut seen = Vec::new();
+    let on_record = |record: Record<'_>| {
+        seen.push(record.first_seqno.get());
+        if seen.len() < 4 {
+            // The window that the record comes from was read before.
+            for _ in 0..2 {
+                let end = open.append_batch(100)?;
+                open.log.sync_through(end)?;
+            }
+        }
+        Ok(())
+    };
+    let options = ReplayOptions::default();
+    let report = replay(&place.environment, &place.dir, DATABASE, floor, claim, options, on_record).unwrap();
+    assert_eq!(seen, (1..=report.records).collect::<Vec<_>>());
+    assert!(report.end >= report.last_claim && report.records > 1, "{report}");
 }
 
 proptest! {
