@@ -80,6 +80,9 @@ pub(crate) struct Finding {
     pub(crate) manifest_was_whole: bool,
     /// Tables that are damaged and that the database needs, by keyspace if that can be told.
     pub(crate) damaged: BTreeMap<TableId, Option<KeyspaceId>>,
+    /// Whole ones among them, tables of batches whose place in the order of writes nothing tells, and their smallest and largest
+    /// keys.
+    pub(crate) unplaced: BTreeMap<TableId, (Vec<u8>, Vec<u8>)>,
     /// Tables and segments that the manifest will not name.
     pub(crate) left_out: Vec<LeftOut>,
     /// What cannot be known, and what may be wrong with what is kept.
@@ -100,7 +103,8 @@ pub(crate) fn find_out(environment: &Environment, path: &Path) -> Result<Finding
         let what = format!("{}: a manifest of the former layout is repaired by opening it", paths.former().display());
         return Err(Error::InvalidInput { what });
     }
-    let mut search = Search { environment, files, paths: &paths, notes: Vec::new(), left_out: Vec::new() };
+    let (notes, left_out, unplaced) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut search = Search { environment, files, paths: &paths, notes, left_out, unplaced };
     let manifest = match FollowerStore::open(environment, path) {
         Ok(store) => Some(store.current()),
         Err(ManifestError::Io(error)) => return Err(Error::from_file(error)),
@@ -168,9 +172,9 @@ pub(crate) fn find_out(environment: &Environment, path: &Path) -> Result<Finding
     .and(Change::RaiseLogFloor(floor));
     found = apply(&found, edit)?;
     found.generation = found.generation.max(generation).max(decoded.map_or(0, |global| global.manifest.generation));
-    let Search { notes, left_out, .. } = search;
+    let Search { notes, left_out, unplaced, .. } = search;
     let manifest_was_whole = manifest.is_some();
-    Ok(Finding { manifest: found, manifest_was_whole, damaged, left_out, notes, log, hints, paths })
+    Ok(Finding { manifest: found, manifest_was_whole, damaged, unplaced, left_out, notes, log, hints, paths })
 }
 
 fn names_of(manifest: &Manifest) -> BTreeMap<KeyspaceId, Named> {
@@ -191,6 +195,7 @@ struct Search<'a> {
     paths: &'a DatabasePaths,
     notes: Vec<String>,
     left_out: Vec<LeftOut>,
+    unplaced: BTreeMap<TableId, (Vec<u8>, Vec<u8>)>,
 }
 
 impl Search<'_> {
@@ -508,7 +513,12 @@ impl Search<'_> {
             }
             let hint = hints.get(&id);
             let base = placed.or_else(|| hint.and_then(|hint| SeqNo::new(hint.seqno_base)));
-            let Some(mut entry) = self.entry(id, table, base) else { continue };
+            let Some(mut entry) = self.entry(id, table, base) else {
+                if self.unplaced.contains_key(&id) {
+                    damaged.insert(id, Some(keyspace));
+                }
+                continue;
+            };
             if log.clears.get(&keyspace).is_some_and(|clear| entry.max_seqno < *clear) {
                 self.leave_out(id, "older than a clear of its keyspace in the log");
                 continue;
@@ -613,6 +623,7 @@ impl Search<'_> {
             Some(base) => base,
             None => {
                 self.leave_out(id, "the table of a batch, and nothing tells its place in the order of writes");
+                self.unplaced.insert(id, (min_key.to_vec(), max_key.to_vec()));
                 return None;
             }
         };

@@ -144,7 +144,13 @@ impl Copy<'_> {
         match keyspace.filter(|keyspace| self.keyspaces.contains_key(keyspace)) {
             Some(keyspace) => {
                 let bounds = self.found.hints.get(&id).map(|hint| (&*hint.min_key, &*hint.max_key)).unzip();
-                self.table(keyspace, id, bounds)
+                self.table(keyspace, id, bounds)?;
+                if let Some((min, max)) = self.found.unplaced.get(&id) {
+                    let why =
+                        "the table of a batch, and nothing tells its place: its rows stand below all others".to_owned();
+                    self.lost(Some(keyspace), id, (Some(min), Some(max)), why);
+                }
+                Ok(())
             }
             None => {
                 let why = "damaged, and nothing tells whose it is".to_owned();

@@ -146,7 +146,7 @@ impl Check<'_> {
             }
             // Whether runs agree can be asked only of whole tables.
             if self.report.damage.len() == before {
-                let checked = self.runs(keyspace);
+                let checked = self.runs(keyspace).map_err(|error| missing_is_damage(error, "the manifest"));
                 self.report.note_if_damage(checked)?;
             }
         }
@@ -277,7 +277,9 @@ impl Check<'_> {
                 self.report.log_records = replayed.records;
                 self.report.log_cut_bytes = replayed.cut_bytes;
             }
-            Err(error) => self.report.note_if_damage(Err(error.into()))?,
+            Err(error) => {
+                self.report.note_if_damage(Err(missing_is_damage(error.into(), "the list of the log's segments")))?;
+            }
         }
         self.report.log_entries = entries;
         Ok(())
@@ -322,7 +324,8 @@ impl Check<'_> {
                     let table = open(self.files(), &path, expected);
                     let table = table.map_err(|error| missing_is_damage(error, &record.position.to_string()))?;
                     sstable_format::verify(&table)?;
-                    let found = checksum(self.files(), &path)?;
+                    let found = checksum(self.files(), &path);
+                    let found = found.map_err(|error| missing_is_damage(error, &record.position.to_string()))?;
                     if found != part.checksum {
                         let (at, expected) = (path.display(), part.checksum);
                         let what =
