@@ -37,6 +37,8 @@ pub struct Limits {
     /// Bytes that compaction has to read before every level is within its target
     /// ([`pending_bytes`](crate::pick::pending_bytes)).
     pub pending_bytes: u64,
+    /// Bytes that all memtables of a database may hold (P13).
+    pub memory_bytes: u64,
     /// How long a writer is delayed for each KiB it writes when a debt is just below its hard limit.
     pub delay_per_kib_max: Duration,
 }
@@ -47,6 +49,7 @@ impl Default for Limits {
             l0_runs: 24,
             sealed_bytes: 256 << 20,
             pending_bytes: 64 << 30,
+            memory_bytes: 0,
             // A mebibyte in a second: what is left of the room then outlasts a job that makes more.
             delay_per_kib_max: Duration::from_millis(1),
         }
@@ -65,6 +68,8 @@ pub struct Load {
     pub sealed_bytes: u64,
     /// Bytes that compaction has to read.
     pub pending_bytes: u64,
+    /// Bytes that all memtables of the database hold.
+    pub memory_bytes: u64,
 }
 
 /// Which limit holds a writer up; what metrics count by.
@@ -77,6 +82,8 @@ pub enum Debt {
     SealedBytes,
     /// [`Limits::pending_bytes`].
     PendingBytes,
+    /// [`Limits::memory_bytes`].
+    Memory,
 }
 
 impl fmt::Display for Debt {
@@ -85,6 +92,7 @@ impl fmt::Display for Debt {
             Self::L0Runs => "runs in level 0",
             Self::SealedBytes => "bytes of sealed memtables",
             Self::PendingBytes => "bytes waiting for compaction",
+            Self::Memory => "memory of the database",
         })
     }
 }
@@ -107,6 +115,7 @@ pub fn pace(limits: &Limits, load: &Load, bytes: u64) -> Pace {
         (limits.l0_runs.saturating_mul(1000), l0_runs, Debt::L0Runs),
         (limits.sealed_bytes, load.sealed_bytes, Debt::SealedBytes),
         (limits.pending_bytes, load.pending_bytes, Debt::PendingBytes),
+        (limits.memory_bytes, load.memory_bytes, Debt::Memory),
     ];
     let mut worst = (0, Debt::L0Runs);
     for (hard, found, debt) in debts {
@@ -219,6 +228,7 @@ mod tests {
         l0_runs: 20,
         sealed_bytes: 1000,
         pending_bytes: 100_000,
+        memory_bytes: 1000,
         delay_per_kib_max: Duration::from_micros(1000),
     };
 
@@ -261,6 +271,9 @@ mod tests {
     fn at_the_hard_limit_writers_wait() {
         assert_eq!(pace(&LIMITS, &load(20, 0, 0), 1), Pace::Wait(Debt::L0Runs));
         assert_eq!(pace(&LIMITS, &load(0, 1000, 0), 1), Pace::Wait(Debt::SealedBytes));
+        let memory = |memory_bytes| pace(&LIMITS, &Load { memory_bytes, ..Load::default() }, 1024);
+        assert_eq!(memory(1000), Pace::Wait(Debt::Memory));
+        assert_eq!(memory(910), Pace::Delay(Duration::from_micros(400), Debt::Memory));
         assert_eq!(pace(&Limits { l0_runs: 0, ..LIMITS }, &load(u64::MAX, 0, 0), 1), Pace::Proceed, "0 is no limit");
     }
 

@@ -58,6 +58,7 @@ fn keyspaces_are_apart_and_listed() {
     let stats: serde_json::Value = serde_json::from_str(&place.lsm("stats", &["--json"]).ok()).unwrap();
     assert_eq!(stats["keyspaces"][0]["name"], "one");
     assert!(stats["disk_bytes"]["log"].as_u64().unwrap() > 0);
+    assert!(stats["memory_bytes"]["memtables"].as_u64().unwrap() > 0);
     assert!(place.lsm("stats", &[]).ok().contains("keyspace two (ks2)"));
 }
 

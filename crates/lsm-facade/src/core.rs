@@ -19,6 +19,7 @@ use file_system::{DirectoryLock, Environment, FileSystem};
 use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
 use lock_meter::Mutex;
 use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestStore, TableEntry};
+use memory_budget::MemoryBudget;
 use skiplist_memtable::{Memtable, MemtableOptions};
 use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader};
 use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
@@ -61,6 +62,7 @@ pub(crate) struct KeyspaceShared {
     pub(crate) history: History<Memtable, TableState>,
     /// What is remembered of the past, where the options keep it.
     pub(crate) history_state: HistoryState,
+    memory: Arc<MemoryBudget>,
     /// Made ahead by whoever sealed last, so that sealing allocates nothing under the reservation lock.
     spare: Mutex<Option<Arc<Memtable>>>,
     /// Clears and the drop whose manifest edits are not durable, ascending: two at most, one that failed and one under
@@ -98,6 +100,7 @@ impl KeyspaceShared {
             options,
             history: History::new(first, Arc::clone(&core.retired)),
             history_state: HistoryState::default(),
+            memory: Arc::clone(&core.memory),
             spare: Mutex::new(None),
             operations: Mutex::new(Vec::new()),
             dropped: AtomicBool::new(false),
@@ -111,7 +114,7 @@ impl KeyspaceShared {
 
     /// A new, empty memtable of this keyspace's size. It allocates its arena when the first entry comes.
     pub(crate) fn new_memtable(&self) -> Arc<Memtable> {
-        Arc::new(Memtable::new(&memtable_options(&self.options)))
+        new_memtable(&self.options, &self.memory)
     }
 
     /// The memtable made ahead, or a new one. Called under the reservation lock.
@@ -119,9 +122,9 @@ impl KeyspaceShared {
         self.spare.lock().take().unwrap_or_else(|| self.new_memtable())
     }
 
-    /// Makes the next memtable ahead, outside of every other lock.
+    /// Makes the next memtable ahead, outside of every other lock, if there is memory for it.
     pub(crate) fn refill_spare(&self) {
-        if self.spare.lock().is_none() {
+        if self.spare.lock().is_none() && self.memory.has_room(size_of::<Memtable>() as u64) {
             let memtable = self.new_memtable();
             *self.spare.lock() = Some(memtable);
         }
@@ -187,10 +190,14 @@ impl KeyspaceShared {
     }
 }
 
-pub(crate) fn memtable_options(options: &KeyspaceOptions) -> MemtableOptions {
-    // A sixteenth of the memtable, so that a full one wastes little and a small one is not all one chunk.
-    let arena_chunk_bytes = (options.memtable_bytes as usize / 16).clamp(4 << 10, 1 << 20);
-    MemtableOptions { arena_chunk_bytes, ..MemtableOptions::default() }
+/// A new, empty memtable of a keyspace of these options, which counts in `memory`.
+pub(crate) fn new_memtable(options: &KeyspaceOptions, memory: &Arc<MemoryBudget>) -> Arc<Memtable> {
+    // A sixteenth of the memtable, so that a full one wastes little and a small one is not all one chunk; and a little part
+    // of the memory that all share, so that there is room for one as long as there is room at all.
+    let whole = options.memtable_bytes.min(memory.memtables_max_ever() / 4);
+    let arena_chunk_bytes = (whole as usize / 16).clamp(4 << 10, 1 << 20);
+    let options = MemtableOptions { arena_chunk_bytes, ..MemtableOptions::default() };
+    Arc::new(Memtable::within(&options, Arc::clone(memory)))
 }
 
 /// The first sequence number in a sealed part; `None` for a memtable in which nothing was ever reserved.
@@ -238,6 +245,8 @@ pub(crate) struct Parts {
     pub(crate) manifest: ManifestStore,
     pub(crate) obsolete: Arc<ObsoleteTables>,
     pub(crate) retired: Arc<Retired<SuperVersion>>,
+    /// What memtables and tables hold, and may hold (P13).
+    pub(crate) memory: Arc<MemoryBudget>,
     pub(crate) tables: TableCache,
     pub(crate) blocks: Option<Arc<BlockCache>>,
     /// What compactions ask before they write.
@@ -252,7 +261,8 @@ pub(crate) struct Parts {
 impl Parts {
     pub(crate) fn new(path: &Path, options: DatabaseOptions, manifest: ManifestStore) -> Self {
         let current = manifest.current();
-        let blocks = match options.block_cache_bytes {
+        let memory = Arc::new(options.memory_budget());
+        let blocks = match options.block_cache_bytes() {
             0 => None,
             bytes => Some(Arc::new(BlockCache::new(bytes))),
         };
@@ -267,7 +277,9 @@ impl Parts {
             environment: options.environment.clone(),
             obsolete: Arc::new(ObsoleteTables::new()),
             retired: Arc::new(Retired::new()),
-            tables: TableCache::new(Arc::clone(&options.environment.files), read, open_tables_max),
+            tables: TableCache::new(Arc::clone(&options.environment.files), read, open_tables_max)
+                .within(Arc::clone(&memory)),
+            memory,
             blocks,
             compaction_rate: RateLimiter::new(
                 Arc::clone(&options.environment.clock),
@@ -438,6 +450,10 @@ pub(crate) struct Core {
     /// When the first table of any keyspace will be past its age, in milliseconds of Unix time; `u64::MAX` while none will.
     /// Written under `jobs`, read without: what a worker sleeps for.
     pub(crate) first_expiry_unix_ms: AtomicU64,
+    /// Where writers wait for memory, in the order in which they came (P9, P13).
+    pub(crate) memory_room: Turnstile,
+    /// Makes one rate of the delays of all writers while memory runs short.
+    pub(crate) memory_throttle: Throttle,
     /// Keyspaces, dropped ones too, that may still link what stood before a clear or drop.
     pub(crate) restarted: Mutex<Vec<Arc<KeyspaceShared>>>,
     /// What was replayed from beyond the last claim and is not flushed yet (L4). Held, I/O included, by who flushes it.

@@ -12,7 +12,7 @@ use write_ahead_log::RecordKind;
 
 use crate::batch::WriteBatch;
 use crate::control::CompactionControl;
-use crate::core::{Core, EditError, KeyspaceShared, SuperVersion, memtable_options};
+use crate::core::{Core, EditError, KeyspaceShared, SuperVersion, new_memtable};
 use crate::jobs::{Jobs, check_wanted, is_cancelled};
 use crate::options::{DatabaseBuilder, DatabaseOptions, KeyspaceOptions};
 use crate::stats::{Health, KeyspaceStats, Stats};
@@ -147,7 +147,7 @@ impl Database {
             EditError::Uncertain(error) => core.fail(error),
             other => other.into_error(),
         })?;
-        let active = Arc::new(skiplist_memtable::Memtable::new(&memtable_options(&options)));
+        let active = new_memtable(&options, &core.memory);
         let first = SuperVersion::new(active, Arc::new(Version::default()));
         let shared = Arc::new(KeyspaceShared::new(id, name.to_owned(), options, first, &core.parts));
         core.begin_history(&shared, created_seqno);
@@ -380,6 +380,7 @@ impl Database {
             visible_seqno: core.visible().load().get(),
             snapshots: core.snapshots.counts().registered as u64,
             block_cache_bytes: core.blocks.as_ref().map_or(0, |blocks| blocks.bytes()),
+            memory: core.memory_stats(),
             keyspaces: (core.keyspace_list().iter())
                 .filter(|keyspace| !keyspace.is_dropped())
                 .map(|keyspace| KeyspaceStats::of(keyspace))

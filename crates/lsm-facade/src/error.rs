@@ -125,6 +125,19 @@ pub enum Error {
     /// once they are resumed: by dropping every [`SuspendedBackground`](crate::SuspendedBackground).
     #[error("background jobs are suspended: resume them and try again")]
     Suspended,
+    /// There was no memory for what the commit needs in memtables within
+    /// [`memory_bytes_max`](crate::DatabaseBuilder::memory_bytes_max), and no flush could make room (P13): iterators read what was
+    /// flushed, or the whole limit would not hold it. Nothing changed; the same call succeeds once they are dropped.
+    #[error(
+        "no memory for {needed_bytes} bytes more of memtables: {held}; drop iterators, write smaller batches, or raise \
+         memory_bytes_max"
+    )]
+    MemoryFull {
+        /// How many bytes more the commit needed.
+        needed_bytes: u64,
+        /// Who holds the memory.
+        held: crate::MemoryStats,
+    },
     /// There was no room on the disk. Nothing changed; the same call succeeds once there is room.
     #[error("the disk is full: {source}")]
     DiskFull {
@@ -198,7 +211,10 @@ impl Error {
 
     /// Whether trying the same call again may succeed without reopening: nothing was changed (P8).
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::Locked { .. } | Self::Suspended)
+        matches!(
+            self,
+            Self::DiskFull { .. } | Self::Io { .. } | Self::Locked { .. } | Self::MemoryFull { .. } | Self::Suspended
+        )
     }
 }
 

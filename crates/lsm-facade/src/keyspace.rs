@@ -64,8 +64,8 @@ impl Keyspace {
     /// # Errors
     /// - [`Error::KeyTooLong`](crate::Error::KeyTooLong), [`Error::ValueTooLong`](crate::Error::ValueTooLong): nothing
     ///   was written.
-    /// - [`Error::DiskFull`](crate::Error::DiskFull), [`Error::Io`](crate::Error::Io): nothing was written; it may
-    ///   succeed later.
+    /// - [`Error::DiskFull`](crate::Error::DiskFull), [`Error::Io`](crate::Error::Io),
+    ///   [`Error::MemoryFull`](crate::Error::MemoryFull): nothing was written; it may succeed later.
     /// - [`Error::Failed`](crate::Error::Failed): the database takes no writes until it is reopened.
     /// - [`Error::KeyspaceDropped`](crate::Error::KeyspaceDropped), [`Error::ReadOnly`](crate::Error::ReadOnly),
     ///   [`Error::Closed`](crate::Error::Closed).

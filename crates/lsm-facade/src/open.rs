@@ -19,20 +19,21 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::thread::Scope;
 
-use commit_pipeline::{Pipeline, PipelineOptions};
-use compaction::Scheduler;
+use commit_pipeline::{Pipeline, PipelineOptions, Turnstile};
+use compaction::{Scheduler, Throttle};
 use file_system::{DirectoryEntry, Environment};
 use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
 use lock_meter::Mutex;
 use manifest::{
     Change, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry,
 };
+use memory_budget::MemoryBudget;
 use skiplist_memtable::{Filling, Memtable};
 use version_history::{Frontier, SnapshotRegistry};
 use write_ahead_log::{Log, LogOptions, Record, RecordKind, ReplayOptions, ReplayReport};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
-use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, replay_log};
+use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, new_memtable, replay_log};
 use crate::event_log::EventLog;
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
@@ -138,6 +139,7 @@ struct Recovered {
 }
 
 struct RecoveredKeyspace {
+    memory: Arc<MemoryBudget>,
     id: KeyspaceId,
     name: String,
     options: KeyspaceOptions,
@@ -153,7 +155,7 @@ struct RecoveredKeyspace {
 
 impl RecoveredKeyspace {
     fn new_memtable(&self) -> Arc<Memtable> {
-        Arc::new(Memtable::new(&crate::core::memtable_options(&self.options)))
+        new_memtable(&self.options, &self.memory)
     }
 
     /// Adds one replayed entry, sealing as the memtables fill.
@@ -251,8 +253,9 @@ fn keyspaces_of(parts: &Parts, manifest: &Manifest) -> Result<BTreeMap<KeyspaceI
     let mut keyspaces = BTreeMap::new();
     for state in manifest.keyspaces.values() {
         let options = stored_options(parts, state)?;
-        let active = Arc::new(Memtable::new(&crate::core::memtable_options(&options)));
+        let active = new_memtable(&options, &parts.memory);
         let keyspace = RecoveredKeyspace {
+            memory: Arc::clone(&parts.memory),
             id: state.id,
             name: state.name.clone(),
             flushed_seqno: state.flushed_seqno.max(state.created_seqno),
@@ -457,6 +460,8 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         jobs: Mutex::new(Jobs::default()),
         log_window: AtomicU64::new(0),
         first_expiry_unix_ms: AtomicU64::new(u64::MAX),
+        memory_room: Turnstile::default(),
+        memory_throttle: Throttle::default(),
         restarted: Mutex::new(Vec::new()),
         unsettled: Mutex::new(None),
         is_settled: AtomicBool::new(true),

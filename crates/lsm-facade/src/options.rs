@@ -8,6 +8,7 @@ use std::time::Duration;
 use compaction::{CompactionOptions, Limits, Strategy};
 use file_system::{Environment, LogFileWay};
 use manifest::ManifestOptions;
+use memory_budget::MemoryBudget;
 use serde_json::{Value, json};
 use sstable_format::{Access, Compression};
 
@@ -54,7 +55,10 @@ pub(crate) struct DatabaseOptions {
     pub(crate) error_if_exists: bool,
     pub(crate) read_only: bool,
     pub(crate) salvage: bool,
-    pub(crate) block_cache_bytes: u64,
+    /// `None`: the default.
+    pub(crate) block_cache_bytes: Option<u64>,
+    /// 0 for no limit.
+    pub(crate) memory_bytes_max: u64,
     pub(crate) open_tables_max: usize,
     pub(crate) background_threads: usize,
     pub(crate) access: Access,
@@ -80,7 +84,8 @@ impl DatabaseBuilder {
             error_if_exists: false,
             read_only: false,
             salvage: false,
-            block_cache_bytes: 64 << 20,
+            block_cache_bytes: None,
+            memory_bytes_max: 0,
             open_tables_max: 4096,
             background_threads: threads,
             access: Access::Mapped,
@@ -124,10 +129,32 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Bytes of decompressed blocks (and of all blocks under [`Access::Pread`]) kept in memory. Default: 64 MiB; 0
-    /// keeps none.
+    /// Bytes of decompressed blocks (and of all blocks under [`Access::Pread`]) kept in memory. 0 keeps none. Default: 64 MiB,
+    /// but at most a quarter of [`memory_bytes_max`](Self::memory_bytes_max).
     pub fn block_cache_bytes(mut self, bytes: u64) -> Self {
-        self.options.block_cache_bytes = bytes;
+        self.options.block_cache_bytes = Some(bytes);
+        self
+    }
+
+    /// The most memory that the database holds in sum (P13): in the memtables of all keyspaces, also those that are flushed and
+    /// that an iterator still reads; in open tables, whose indexes and filters are held unless they are mapped; and in the
+    /// block cache, which counts with all that it may hold. At least 64 KiB more than
+    /// [`block_cache_bytes`](Self::block_cache_bytes). 0: no limit, and what bounds memtables is each keyspace's
+    /// [`write_buffer_bytes`](KeyspaceOptions::write_buffer_bytes) alone. Default: 0, because a number that suits a small machine
+    /// would slow a large one down.
+    ///
+    /// Above half of what memtables may hold the largest of them are flushed, whatever their keyspaces say, idle ones too; above
+    /// 85 % writers are delayed; and whoever needs more than there is waits for a flush. What no flush can help gets
+    /// [`Error::MemoryFull`]: iterators that pin what was flushed, or a batch that the whole limit could not hold. Batches above
+    /// a 32nd of it go by the way of [`large_batch_bytes`](Self::large_batch_bytes) and take no memtable.
+    ///
+    /// An empty keyspace takes about a KiB, which is never refused.
+    ///
+    /// Not counted: what jobs, iterators and batches hold for themselves while they are under way; tables beyond an eighth of the
+    /// limit that iterators keep open, or that one get looks into; and while opening, what the log holds, which is flushed next. Without effect on a
+    /// database that is [`read_only`](Self::read_only).
+    pub fn memory_bytes_max(mut self, bytes: u64) -> Self {
+        self.options.memory_bytes_max = bytes;
         self
     }
 
@@ -303,6 +330,10 @@ impl DatabaseBuilder {
 impl DatabaseOptions {
     fn check(&self) -> Result<()> {
         in_range("open_tables_max", self.open_tables_max as u64, 8, 1 << 20)?;
+        if self.memory_bytes_max > 0 {
+            let least = self.block_cache_bytes().saturating_add(MEMORY_BYTES_MIN);
+            in_range("memory_bytes_max", self.memory_bytes_max, least, u64::MAX)?;
+        }
         in_range("background_threads", self.background_threads as u64, 0, 64)?;
         in_range("subcompactions_max", self.subcompactions_max.unwrap_or(1) as u64, 1, 64)?;
         in_range("log_segment_bytes", self.log_segment_bytes, 16 << 10, 1 << 30)?;
@@ -332,11 +363,42 @@ impl DatabaseOptions {
         ManifestOptions { edit_bytes_free, edit_file_bytes_min, levels_folded_at_once_max, ..default }
     }
 
+    /// All that the block cache may hold.
+    pub(crate) fn block_cache_bytes(&self) -> u64 {
+        let default = match self.memory_bytes_max {
+            0 => BLOCK_CACHE_BYTES,
+            limit => BLOCK_CACHE_BYTES.min(limit / 4),
+        };
+        self.block_cache_bytes.unwrap_or(default)
+    }
+
+    /// What counts the memory of the database, and limits it (P13).
+    pub(crate) fn memory_budget(&self) -> MemoryBudget {
+        match self.memory_bytes_max {
+            limit if limit > 0 && !self.read_only => MemoryBudget::new(limit, self.block_cache_bytes()),
+            _ => MemoryBudget::unlimited(self.block_cache_bytes()),
+        }
+    }
+
     /// The largest batch payload that goes into the log itself.
     pub(crate) fn inline_batch_bytes(&self) -> u64 {
-        self.large_batch_bytes.unwrap_or(self.log_segment_bytes / 4)
+        let bytes = self.large_batch_bytes.unwrap_or(self.log_segment_bytes / 4);
+        match self.memory_bytes_max {
+            0 => bytes,
+            // In memtables a batch takes several times its bytes, if its entries are small.
+            limit => bytes.min(limit.saturating_sub(self.block_cache_bytes()) / INLINE_BATCH_FRACTION),
+        }
     }
 }
+
+/// The default size of the block cache.
+const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+
+/// The least that a limit of memory leaves beside the block cache.
+const MEMORY_BYTES_MIN: u64 = 64 << 10;
+
+/// A batch of more than this part of the memory beside the block cache takes no memtable.
+const INLINE_BATCH_FRACTION: u64 = 32;
 
 fn in_range(name: &str, found: u64, min: u64, max: u64) -> Result<()> {
     if (min..=max).contains(&found) {
@@ -713,6 +775,8 @@ mod tests {
         let builder = || Database::builder(dir);
         for refused in [
             builder().open_tables_max(1),
+            builder().memory_bytes_max(1),
+            builder().block_cache_bytes(1 << 20).memory_bytes_max((1 << 20) + (64 << 10) - 1),
             builder().background_threads(65),
             builder().log_segment_bytes(1),
             builder().log_bytes_max(1),

@@ -13,6 +13,7 @@ use crate::Error;
 use crate::core::KeyspaceShared;
 use crate::events::Work;
 use crate::jobs::load_of;
+use crate::memory::MemoryStats;
 
 /// Counts since opening. Relaxed everywhere: figures, read by `stats` alone.
 #[derive(Debug, Default)]
@@ -30,8 +31,8 @@ pub(crate) struct Counters {
     /// By the level that jobs wrote to: bytes read and written, entries hidden, tombstones, duplicates, nanoseconds of work
     /// and in the queue.
     work: [[AtomicU64; 7]; Level::COUNT],
-    /// By cause, the queue last: how many, nanoseconds.
-    stalled: [[AtomicU64; 2]; 4],
+    /// By cause, the queue fourth, memory last: how many, nanoseconds.
+    stalled: [[AtomicU64; 2]; 5],
 }
 
 /// How long the calling thread has waited, inside this engine, since it began: for room (P10), for locks, for other
@@ -94,6 +95,7 @@ impl Counters {
         let index = match cause {
             Some(Debt::L0Runs) => 0,
             Some(Debt::SealedBytes) => 1,
+            Some(Debt::Memory) => 4,
             Some(_) => 2,
             None => 3,
         };
@@ -155,6 +157,8 @@ pub struct Stats {
     pub snapshots: u64,
     /// Bytes of blocks in the cache.
     pub block_cache_bytes: u64,
+    /// What it holds in memory, by kind, and what it may (P13).
+    pub memory: MemoryStats,
     /// What each lock that writers, snapshots and jobs take has cost, by its name. Reads take none.
     pub locks: Vec<(&'static str, LockCosts)>,
     /// Each keyspace, by name.
@@ -186,8 +190,13 @@ impl Stats {
             LevelWork { read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns, queued_ns }
         });
         let stalled = |cause: usize| std::array::from_fn(|figure| load(&counters.stalled[cause][figure])).into();
-        self.stalls_by_cause =
-            StallStats { l0_runs: stalled(0), sealed_bytes: stalled(1), pending_bytes: stalled(2), queue: stalled(3) };
+        self.stalls_by_cause = StallStats {
+            l0_runs: stalled(0),
+            sealed_bytes: stalled(1),
+            pending_bytes: stalled(2),
+            queue: stalled(3),
+            memory: stalled(4),
+        };
     }
 }
 
@@ -219,6 +228,7 @@ impl fmt::Display for Stats {
         }
         writeln!(f, "snapshots       {}", self.snapshots)?;
         writeln!(f, "block cache     {} bytes", self.block_cache_bytes)?;
+        writeln!(f, "memory          {}", self.memory)?;
         for (name, costs) in &self.locks {
             writeln!(f, "lock            {name}: {costs}")?;
         }
@@ -262,6 +272,8 @@ pub struct StallStats {
     pub pending_bytes: Stalled,
     /// There was room again, and others stood in the queue before them.
     pub queue: Stalled,
+    /// Memory of the database (P13).
+    pub memory: Stalled,
 }
 
 /// Some stalls.

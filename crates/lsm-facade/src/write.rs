@@ -15,7 +15,8 @@ use commit_pipeline::{CommitError, Pipeline, Request};
 use compaction::Scheduler;
 use internal_key::{Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SeqNo, Trailer};
 use manifest::TableEntry;
-use skiplist_memtable::{ArenaRange, Memtable, Reservation};
+use memory_budget::Grant;
+use skiplist_memtable::{ArenaRange, Memtable, NoMemory, Reservation};
 use sstable_format::{TableIdentity, TableWriter};
 use write_ahead_log::{Log, LogError, LogTail, Payload, RecordKind};
 
@@ -25,6 +26,7 @@ use crate::batch_format::{
 };
 use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT};
 use crate::events::Event;
+use crate::memory::refused;
 use crate::{Durability, Error, Result};
 
 thread_local! {
@@ -55,7 +57,7 @@ impl Core {
         let pipeline = self.writable_as(durability)?;
         let _waits = self.counters.commit_begins();
         self.make_room(keyspace, bytes)?;
-        ENCODED.with_borrow_mut(|payload| {
+        let attempt = |payload: &mut Vec<u8>, grant: &mut Grant<'_>| {
             payload.clear();
             encode_number(payload, 1);
             encode_entry(payload, keyspace.id, kind, key, value);
@@ -67,7 +69,8 @@ impl Core {
                 |first, position| {
                     keyspace.check_alive()?;
                     enters = self.enters_log_window(position);
-                    let (memtable, range) = reserve_in_order(keyspace, arena_bytes, 1, first, &mut sealed);
+                    let memtable = memtable_in_order(keyspace, arena_bytes, &mut sealed);
+                    let range = reserve_in_order(&memtable, arena_bytes, 1, (first, first), grant)?;
                     Ok((memtable, range, first))
                 },
                 |(memtable, mut range, first)| {
@@ -79,7 +82,8 @@ impl Core {
             }
             self.after_commit(keyspace, sealed, enters);
             self.committed(committed)
-        })
+        };
+        self.within_memory(keyspace, bytes, |grant| ENCODED.with_borrow_mut(|payload| attempt(payload, grant)))
     }
 
     /// Writes a batch. Returns the last sequence number it got, or what is visible for an empty one.
@@ -101,6 +105,13 @@ impl Core {
         for part in &batch.parts {
             self.make_room(&part.keyspace, part.arena_bytes)?;
         }
+        let first_keyspace = &batch.parts[0].keyspace;
+        self.within_memory(first_keyspace, batch.bytes(), |grant| self.write_inline(pipeline, batch, grant))
+    }
+
+    /// Writes a batch that goes into the log itself, if the grant or what is left of the memory holds what its memtables
+    /// grow by.
+    fn write_inline(&self, pipeline: &Pipeline<Log>, batch: &WriteBatch, grant: &mut Grant<'_>) -> Result<SeqNo> {
         let mut sealed = vec![false; batch.parts.len()];
         let mut enters = false;
         let payload = Payload::new(RecordKind::Batch, batch.payload());
@@ -113,17 +124,7 @@ impl Core {
                 }
                 enters = self.enters_log_window(position);
                 let last = last_of(first, batch.entries);
-                let targets: Vec<(KeyspaceId, Arc<Memtable>, ArenaRange)> = batch
-                    .parts
-                    .iter()
-                    .zip(&mut sealed)
-                    .map(|(part, sealed)| {
-                        let Part { keyspace, entries, arena_bytes } = part;
-                        let (memtable, range) =
-                            reserve_part_in_order(keyspace, *arena_bytes, *entries, (first, last), sealed);
-                        (keyspace.id, memtable, range)
-                    })
-                    .collect();
+                let targets = reserve_parts_in_order(&batch.parts, (first, last), &mut sealed, grant)?;
                 Ok((targets, first))
             },
             |(mut targets, first)| {
@@ -484,35 +485,57 @@ impl Core {
 /// Key, trailer and value of an entry of a batch table.
 type TableRow<'a> = (&'a [u8], Trailer, &'a [u8]);
 
-/// Reserves one entry's room, sealing first if the memtable is full. Under the reservation lock.
-#[inline]
-fn reserve_in_order(
-    keyspace: &KeyspaceShared,
-    arena_bytes: usize,
-    entries: u64,
-    first: SeqNo,
-    sealed: &mut bool,
-) -> (Arc<Memtable>, ArenaRange) {
-    reserve_part_in_order(keyspace, arena_bytes, entries, (first, last_of(first, entries)), sealed)
+/// Reserves room in the memtables of all parts of a batch, sealing those that are full first, or in none of them. Under the
+/// reservation lock.
+fn reserve_parts_in_order(
+    parts: &[Part],
+    seqnos: (SeqNo, SeqNo),
+    sealed: &mut [bool],
+    grant: &mut Grant<'_>,
+) -> Result<Vec<(KeyspaceId, Arc<Memtable>, ArenaRange)>> {
+    let memtable = |(part, sealed): (&Part, &mut bool)| memtable_in_order(&part.keyspace, part.arena_bytes, sealed);
+    let reserve = |part: &Part, memtable: Arc<Memtable>, grant: &mut Grant<'_>| {
+        let range = reserve_in_order(&memtable, part.arena_bytes, part.entries, seqnos, grant)?;
+        Ok((part.keyspace.id, memtable, range))
+    };
+    if let ([part], [sealed]) = (parts, &mut *sealed) {
+        return Ok(vec![reserve(part, memtable((part, sealed)), grant)?]);
+    }
+    // P13: a range that was reserved must be filled, so what all of them need is asked for before the first, of the same
+    // memtables.
+    let memtables: Vec<Arc<Memtable>> = parts.iter().zip(sealed).map(memtable).collect();
+    let growth = |(part, memtable): (&Part, &Arc<Memtable>)| memtable.growth(part.arena_bytes, part.entries);
+    let needed = parts.iter().zip(&memtables).map(growth).sum();
+    if !grant.grow_to(needed) {
+        return Err(refused(needed));
+    }
+    parts.iter().zip(memtables).map(|(part, memtable)| reserve(part, memtable, grant)).collect()
 }
 
-/// Reserves a batch part's room, sealing first if the memtable is full (P4). Under the reservation lock.
+/// Reserves room in one memtable if there is memory for what it grows by (P13). Under the reservation lock.
 #[inline]
-fn reserve_part_in_order(
-    keyspace: &KeyspaceShared,
-    arena_bytes: usize,
+fn reserve_in_order(
+    memtable: &Memtable,
+    bytes: usize,
     entries: u64,
-    (first, last): (SeqNo, SeqNo),
-    sealed: &mut bool,
-) -> (Arc<Memtable>, ArenaRange) {
+    (first_seqno, last_seqno): (SeqNo, SeqNo),
+    grant: &mut Grant<'_>,
+) -> Result<ArenaRange> {
+    let reservation = Reservation { bytes, entries, first_seqno, last_seqno };
+    memtable.reserve_granted(reservation, grant).map_err(|NoMemory { needed }| refused(needed))
+}
+
+/// The memtable that takes `arena_bytes` more: the active one, or its successor if it is full (P4). Under the reservation
+/// lock.
+#[inline]
+fn memtable_in_order(keyspace: &KeyspaceShared, arena_bytes: usize, sealed: &mut bool) -> Arc<Memtable> {
     let mut active = Arc::clone(keyspace.history.current().active());
     let full = active.memory_usage() + arena_bytes as u64 > keyspace.options.memtable_bytes;
     if full && keyspace.seal_in_order() {
         *sealed = true;
         active = Arc::clone(keyspace.history.current().active());
     }
-    let range = active.reserve(Reservation { bytes: arena_bytes, entries, first_seqno: first, last_seqno: last });
-    (active, range)
+    active
 }
 
 /// The last of `entries` sequence numbers that begin with `first`. The pipeline has checked that they exist.

@@ -36,6 +36,9 @@ struct Met {
     large_batches: u64,
     clears: u64,
     drops: u64,
+    /// Writes for which there was no memory, and stalls for memory.
+    refused_for_memory: u64,
+    stalls_for_memory: u64,
     reads_of_the_past: u64,
     refused_reads_of_the_past: u64,
 }
@@ -76,6 +79,7 @@ struct Config {
     log_way: LogFileWay,
     log_segment_bytes: u64,
     log_bytes_max: u64,
+    memory_bytes_max: u64,
     large_batch_bytes: Option<u64>,
     edit_file_bytes: Option<u64>,
     event_log_bytes_max: u64,
@@ -96,6 +100,7 @@ impl Config {
             log_way: *rng.pick(&[LogFileWay::Mapped, LogFileWay::Mapped, LogFileWay::Written]),
             log_segment_bytes,
             log_bytes_max: 2 * log_segment_bytes + rng.below(1 << 20),
+            memory_bytes_max: 0,
             large_batch_bytes: if rng.one_in(2) { Some(rng.within(200..log_segment_bytes / 4)) } else { None },
             edit_file_bytes: if rng.one_in(2) { Some(*rng.pick(&[0, 512, 4096])) } else { None },
             event_log_bytes_max: 0,
@@ -108,6 +113,9 @@ impl Config {
         config.event_log_bytes_max = config.log_bytes_max % 5 / 4 * (8 << 10);
         config.compaction_bytes_per_second = config.log_bytes_max % 3 * (1 << 30);
         config.subcompactions_max = 1 + (config.log_bytes_max / 2 % 4) as usize;
+        if config.log_bytes_max % 8 < 3 {
+            config.memory_bytes_max = config.cache_bytes + (64 << 10) + config.log_bytes_max / 8 % 16 * (16 << 10);
+        }
         config
     }
 
@@ -120,6 +128,7 @@ impl Config {
             .event_log_bytes_max(self.event_log_bytes_max)
             .subcompactions_max(self.subcompactions_max)
             .block_cache_bytes(self.cache_bytes)
+            .memory_bytes_max(self.memory_bytes_max)
             .open_tables_max(self.open_tables_max)
             .access(self.access)
             .log_way(self.log_way)
@@ -359,11 +368,24 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// P13: where there is no memory for a write, those who hold it are the run's own iterators, and its snapshots of what was
+    /// cleared since: without them there is.
+    fn write(&mut self, write: impl Fn() -> lsm_facade::Result<()>) {
+        let Err(error) = write() else { return };
+        assert!(self.config.memory_bytes_max > 0 && matches!(error, Error::MemoryFull { .. }), "{error}");
+        assert!(!self.iterators.is_empty() || !self.snapshots.is_empty(), "nobody holds it: {error}");
+        self.met.refused_for_memory += 1;
+        self.iterators.clear();
+        self.snapshots.clear();
+        write().unwrap();
+    }
+
     fn insert(&mut self) {
         let (keyspace, id) = self.some();
         let (key, value) = (self.keys.key(&mut self.rng), self.values.value(&mut self.rng));
         let durability = self.durability();
-        keyspace.with_durability(durability).insert(&key, &value).unwrap();
+        let keyspace = keyspace.with_durability(durability);
+        self.write(|| keyspace.insert(&key, &value));
         let at = self.tick();
         self.model.put(id, &key, &value, at);
         self.acknowledged(durability);
@@ -373,7 +395,8 @@ impl<'a> Run<'a> {
         let (keyspace, id) = self.some();
         let key = self.keys.key(&mut self.rng);
         let durability = self.durability();
-        keyspace.with_durability(durability).remove(&key).unwrap();
+        let keyspace = keyspace.with_durability(durability);
+        self.write(|| keyspace.remove(&key));
         let at = self.tick();
         self.model.delete(id, &key, at);
         self.acknowledged(durability);
@@ -399,7 +422,8 @@ impl<'a> Run<'a> {
         if batch.bytes() as u64 > self.config.large_batch_bytes.unwrap_or(self.config.log_segment_bytes / 4) {
             self.met.large_batches += 1;
         }
-        self.db().write(&batch).unwrap();
+        let database = self.db().clone();
+        self.write(|| database.write(&batch));
         if batch.is_empty() {
             return;
         }
@@ -632,6 +656,7 @@ impl<'a> Run<'a> {
         let stats = self.db().stats();
         self.met.flushes += stats.flushes;
         self.met.compactions += stats.compactions.iter().sum::<u64>();
+        self.met.stalls_for_memory += stats.stalls_by_cause.memory.count;
         self.met.compactions_below_level_1 += stats.compactions[2..].iter().sum::<u64>();
     }
 
@@ -779,7 +804,7 @@ impl<'a> Run<'a> {
                 let at = self.tick();
                 self.model.put(id, &key, b"under a full disk", at);
             }
-            Err(error) => assert!(matches!(error, Error::DiskFull { .. }), "{error}"),
+            Err(error) => assert!(matches!(error, Error::DiskFull { .. } | Error::MemoryFull { .. }), "{error}"),
         }
         match keyspace.flush() {
             Ok(()) => {}

@@ -159,6 +159,26 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --test lifecycle a_log_with_nothing_in_it_ends_with_the_database",
     },
     Fault {
+        name: "memory-looked-for-before-it-is-taken",
+        breaks: "P13",
+        caught_by: "loom: -p memory-budget --test loom_budget the_last_of_the_room_is_given_once",
+    },
+    Fault {
+        name: "memtable-keeps-its-memory",
+        breaks: "P13",
+        caught_by: "-p skiplist-memtable --test memtable what_is_taken_of_a_budget_is_what_is_held",
+    },
+    Fault {
+        name: "table-memory-without-end",
+        breaks: "P13",
+        caught_by: "-p lsm-facade --test memory tables_are_closed_at_the_limit",
+    },
+    Fault {
+        name: "facade-memory-flushes-nothing",
+        breaks: "P13",
+        caught_by: "-p lsm-facade --test memory idle_keyspaces_make_room",
+    },
+    Fault {
         name: "memtable-ranges-overlap",
         breaks: "K1",
         caught_by: "-p skiplist-memtable --test memtable agrees_with_a_sorted_map",

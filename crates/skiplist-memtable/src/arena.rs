@@ -15,6 +15,7 @@ use std::ptr::{NonNull, null_mut};
 
 use planted_faults::planted;
 
+use crate::account::Account;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// The first chunk of an arena; each further one is twice as large, up to the size asked for. So a memtable of a few
@@ -100,11 +101,12 @@ impl Arena {
         result
     }
 
-    /// Allocates the next chunk ahead of need, outside the reservation. Does nothing if there is one already.
+    /// Allocates the next chunk ahead of need, outside the reservation. Does nothing if there is one already, or if there
+    /// is no room for it.
     #[cold]
-    pub(crate) fn prepare_spare(&self) {
+    pub(crate) fn prepare_spare(&self, account: &Account) {
         // Relaxed: a hint that saves an allocation; the exchange below decides.
-        if !self.spare.load(Ordering::Relaxed).is_null() {
+        if !self.spare.load(Ordering::Relaxed).is_null() || !account.try_take(self.chunk_bytes_max as u64) {
             return;
         }
         let chunk = Chunk::allocate(self.chunk_bytes_max);
@@ -114,8 +116,16 @@ impl Arena {
                 // Relaxed: a figure.
                 self.allocated_bytes.fetch_add(self.chunk_bytes_max as u64, Ordering::Relaxed);
             }
-            Err(_) => chunk.free(),
+            Err(_) => {
+                chunk.free();
+                account.give_back(self.chunk_bytes_max as u64);
+            }
         }
+    }
+
+    /// Whether the next chunk has its full size, and whether a request that finds no room gets one of its own.
+    fn next_chunk(&self, state: &State, bytes: usize) -> (bool, bool) {
+        (state.next_chunk_bytes == self.chunk_bytes_max, bytes > state.next_chunk_bytes / OWN_CHUNK_FRACTION)
     }
 
     fn take_spare(&self) -> Option<Chunk> {
@@ -142,6 +152,30 @@ pub(crate) struct HandOut<'a> {
 }
 
 impl HandOut<'_> {
+    /// How many bytes [`take`](Self::take) would allocate for `bytes` bytes, if nobody makes a spare chunk meanwhile.
+    #[inline]
+    pub(crate) fn growth(&self, bytes: usize) -> u64 {
+        // SAFETY: as in `take`; nothing else is borrowed of it meanwhile.
+        let state = unsafe { &*self.arena.state.get() };
+        if bytes <= state.room { 0 } else { self.growth_of_new_chunk(state, bytes) }
+    }
+
+    #[cold]
+    fn growth_of_new_chunk(&self, state: &State, bytes: usize) -> u64 {
+        let (full_size, own) = self.arena.next_chunk(state, bytes);
+        // Relaxed: a spare that is there stays, for only `take_from_new_chunk` takes it.
+        match full_size && !own && !self.arena.spare.load(Ordering::Relaxed).is_null() {
+            true => 0,
+            false => {
+                if own {
+                    bytes as u64
+                } else {
+                    state.next_chunk_bytes as u64
+                }
+            }
+        }
+    }
+
     /// `bytes` bytes that nobody else gets, not yet initialised. For no bytes, a pointer that is not null.
     #[inline]
     pub(crate) fn take(&mut self, bytes: usize) -> Bytes {
@@ -162,8 +196,7 @@ impl HandOut<'_> {
         let arena = self.arena;
         // SAFETY: as in `take`.
         let state = unsafe { &mut *arena.state.get() };
-        let full_size = state.next_chunk_bytes == arena.chunk_bytes_max;
-        let own = bytes > state.next_chunk_bytes / OWN_CHUNK_FRACTION;
+        let (full_size, own) = arena.next_chunk(state, bytes);
         let spare = if full_size && !own { arena.take_spare() } else { None };
         let chunk = spare.unwrap_or_else(|| {
             let chunk = Chunk::allocate(if own { bytes } else { state.next_chunk_bytes });

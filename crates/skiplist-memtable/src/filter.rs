@@ -74,11 +74,25 @@ impl Filter {
         (SegmentIndex(fill.segments.saturating_sub(1) as u8), allocated)
     }
 
+    /// How many bytes [`reserve`](Self::reserve) would allocate for `keys` more.
+    #[inline]
+    pub(crate) fn growth(&self, fill: &Fill, keys: u64) -> u64 {
+        if fill.room >= keys || self.bits_per_key == 0 || fill.segments == SEGMENTS_MAX {
+            return 0;
+        }
+        self.next_segment(fill, keys).1 * size_of::<u64>() as u64
+    }
+
+    /// How many keys the next segment is made for, and of how many words it is.
+    fn next_segment(&self, fill: &Fill, keys: u64) -> (u64, u64) {
+        let capacity = (FIRST_SEGMENT_KEYS * GROWTH.pow(fill.segments as u32)).max(keys);
+        (capacity, (capacity * self.bits_per_key).div_ceil(u64::from(u64::BITS)).max(1))
+    }
+
     #[cold]
     fn grow(&self, fill: &mut Fill, keys: u64) -> u64 {
         let Some(slot) = self.segments.get(fill.segments) else { return 0 };
-        let capacity = (FIRST_SEGMENT_KEYS * GROWTH.pow(fill.segments as u32)).max(keys);
-        let words = (capacity * self.bits_per_key).div_ceil(u64::from(u64::BITS)).max(1);
+        let (capacity, words) = self.next_segment(fill, keys);
         slot.set(Segment::new(words as usize));
         fill.segments += 1;
         fill.room = capacity;

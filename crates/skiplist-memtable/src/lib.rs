@@ -23,6 +23,8 @@
 //! - **K6** A key whose insert happened before the question is never denied, by filter or by range of heads.
 //! - **K7** Reservations come in seqno order, so `last_reserved_seqno` bounds every entry; a memtable is complete when
 //!   all before it are applied (P4).
+//! - **P13** Within a budget ([`Memtable::within`]) it asks before it grows, in chunks and not by entries, and is refused if
+//!   there is no room.
 //! - **K8** `memory_usage` counts chunks and filter exactly, and differs from the heap by less than 10 %.
 //!
 //! ```
@@ -49,8 +51,9 @@
 //! assert_eq!(cursor.trailer(), Trailer::new(seqno(2), Kind::Delete), "newest first");
 //! ```
 //!
-//! Reading order: [`memtable`], [`cursor`], [`filling`], then `node_key`, `arena`, `filter`, `list`, `sync`.
+//! Reading order: [`memtable`], [`cursor`], [`filling`], then `node_key`, `arena`, `filter`, `list`, `account`, `sync`.
 
+mod account;
 mod arena;
 pub mod cursor;
 pub mod filling;
@@ -62,4 +65,4 @@ mod sync;
 
 pub use cursor::MemtableCursor;
 pub use filling::Filling;
-pub use memtable::{ArenaRange, Memtable, MemtableOptions, NODE_BYTES, Reservation, key_hash};
+pub use memtable::{ArenaRange, Memtable, MemtableOptions, NODE_BYTES, NoMemory, Reservation, key_hash};

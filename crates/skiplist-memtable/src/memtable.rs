@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use internal_key::{InternalKey, MAX_KEY_BYTES, SeqNo, Trailer, key_head};
 
+use memory_budget::{Grant, MemoryBudget};
 use planted_faults::planted;
 
 use crate::MemtableCursor;
-use crate::arena::Arena;
+use crate::account::{Account, nodes_to_pay};
+use crate::arena::{Arena, HandOut};
 use crate::filter::{Fill, Filter, SegmentIndex};
 use crate::list::{List, Position};
 use crate::node_key::NodeKey;
@@ -44,6 +46,13 @@ pub struct Reservation {
     pub first_seqno: SeqNo,
     /// The highest seqno among them, or a higher one below every later reservation.
     pub last_seqno: SeqNo,
+}
+
+/// There is no room in the budget for what a reservation takes. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NoMemory {
+    /// Bytes that the memtable would grow by.
+    pub needed: u64,
 }
 
 /// Room in one memtable for one writer's entries. Filled by [`Memtable::insert`].
@@ -105,6 +114,10 @@ pub struct Memtable {
     reserved_entries: AtomicU64,
     first_seqno: AtomicU64,
     last_reserved_seqno: AtomicU64,
+    /// Nodes that are paid for, of a memtable that is within a budget.
+    nodes_paid: AtomicU64,
+    /// Last, so that what is given back has been freed.
+    account: Account,
 }
 
 // SAFETY: `fill` is touched by the thread inside `arena.alone` only; every other part is `Send + Sync`.
@@ -115,6 +128,18 @@ unsafe impl Sync for Memtable {}
 impl Memtable {
     /// An empty memtable. Allocates nothing but itself.
     pub fn new(options: &MemtableOptions) -> Self {
+        Self::counted(options, None)
+    }
+
+    /// An empty memtable whose memory is taken of `budget`, which it may share with others, for as long as it lives (P13).
+    /// What an empty one takes is taken at once, whatever there is.
+    pub fn within(options: &MemtableOptions, budget: Arc<MemoryBudget>) -> Self {
+        let memtable = Self::counted(options, Some(budget));
+        memtable.account.take(size_of::<Self>() as u64);
+        memtable
+    }
+
+    fn counted(options: &MemtableOptions, budget: Option<Arc<MemoryBudget>>) -> Self {
         /// Numbers memtables. Of std also under loom: it is no part of any protocol.
         static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         Self {
@@ -131,6 +156,8 @@ impl Memtable {
             reserved_entries: AtomicU64::new(0),
             first_seqno: AtomicU64::new(0),
             last_reserved_seqno: AtomicU64::new(0),
+            nodes_paid: AtomicU64::new(0),
+            account: Account::new(budget),
         }
     }
 
@@ -145,11 +172,72 @@ impl Memtable {
     /// Called by one thread at a time, under the lock that also hands out seqnos, and so in seqno order. Costs a few
     /// plain stores; chunks of the arena are usually allocated ahead of need, outside of it, by [`insert`](Self::insert).
     ///
+    /// A memtable that is within a budget takes of it what it needs, whatever there is: [`reserve_granted`](Self::reserve_granted)
+    /// asks before.
+    ///
     /// # Panics
     /// If another thread is inside (K1), if the seqnos are not above all reserved before (K7), or if there are fewer
     /// seqnos than entries.
     #[inline]
     pub fn reserve(&self, reservation: Reservation) -> ArenaRange {
+        let take = |growth| {
+            self.account.take(growth);
+            true
+        };
+        match self.reserve_paid(reservation, take) {
+            Ok(range) => range,
+            Err(NoMemory { .. }) => unreachable!("it is taken whatever there is"),
+        }
+    }
+
+    /// [`reserve`](Self::reserve) within a budget: what the memtable grows by is paid out of `grant`, which is grown if it is too
+    /// small (P13). `grant` must be of this memtable's budget.
+    ///
+    /// # Errors
+    /// If there is no room for what it takes. Nothing has changed.
+    ///
+    /// # Panics
+    /// As [`reserve`](Self::reserve).
+    #[inline]
+    pub fn reserve_granted(&self, reservation: Reservation, grant: &mut Grant<'_>) -> Result<ArenaRange, NoMemory> {
+        self.reserve_paid(reservation, |growth| {
+            let granted = grant.grow_to(growth);
+            if granted {
+                grant.spend(growth);
+                self.account.owes(growth);
+            }
+            granted
+        })
+    }
+
+    /// How many bytes a reservation would take of the budget now; 0 without one. Called as [`reserve`](Self::reserve) is: it is exact
+    /// until the next reservation, or too much by a chunk that was made ahead meanwhile.
+    pub fn growth(&self, bytes: usize, entries: u64) -> u64 {
+        // SAFETY: inside `alone`, so on one thread at a time.
+        self.arena.alone(|arena| self.growth_alone(&arena, unsafe { &*self.fill.get() }, bytes, entries))
+    }
+
+    /// What a reservation takes of the budget. Inside `alone`.
+    #[inline]
+    fn growth_alone(&self, arena: &HandOut<'_>, fill: &Fill, bytes: usize, entries: u64) -> u64 {
+        if !self.account.is_kept() {
+            return 0;
+        }
+        arena.growth(bytes) + self.filter.growth(fill, entries) + self.nodes_growth(entries) * NODE_BYTES
+    }
+
+    /// How many nodes are to be paid for, so that `more` can be made. Inside `alone`.
+    #[inline]
+    fn nodes_growth(&self, more: u64) -> u64 {
+        // Relaxed: see the fields.
+        let entries = self.reserved_entries.load(Ordering::Relaxed);
+        let missing = (entries + more).saturating_sub(self.nodes_paid.load(Ordering::Relaxed));
+        if missing == 0 { 0 } else { nodes_to_pay(entries, missing) }
+    }
+
+    /// Reserves if `pay` has paid for what the memtable grows by; it is asked only if that is something.
+    #[inline]
+    fn reserve_paid(&self, reservation: Reservation, pay: impl FnOnce(u64) -> bool) -> Result<ArenaRange, NoMemory> {
         let Reservation { bytes, entries, first_seqno, last_seqno } = reservation;
         self.arena.alone(|mut arena| {
             // Relaxed, all of them: see the fields.
@@ -161,6 +249,14 @@ impl Memtable {
             );
             // SAFETY: inside `alone`, so on one thread at a time.
             let fill = unsafe { &mut *self.fill.get() };
+            let needed = self.growth_alone(&arena, fill, bytes, entries);
+            if needed > 0 {
+                let nodes = self.nodes_growth(entries);
+                if !pay(needed) {
+                    return Err(NoMemory { needed });
+                }
+                self.nodes_paid.store(self.nodes_paid.load(Ordering::Relaxed) + nodes, Ordering::Relaxed);
+            }
             let (filter_segment, allocated) = self.filter.reserve(fill, entries);
             if allocated != 0 {
                 self.filter_bytes.store(self.filter_bytes.load(Ordering::Relaxed) + allocated, Ordering::Relaxed);
@@ -173,7 +269,7 @@ impl Memtable {
             self.reserved_bytes.store(earlier_bytes + bytes as u64, Ordering::Relaxed);
             self.reserved_entries.store(earlier_entries + entries, Ordering::Relaxed);
             self.last_reserved_seqno.store(last_seqno.get(), Ordering::Relaxed);
-            ArenaRange {
+            Ok(ArenaRange {
                 memtable: self.id,
                 next: taken.start,
                 bytes,
@@ -182,7 +278,7 @@ impl Memtable {
                 last_seqno,
                 filter_segment,
                 wants_spare: taken.wants_spare,
-            }
+            })
         })
     }
 
@@ -201,7 +297,7 @@ impl Memtable {
         self.link(key);
         if range.wants_spare {
             range.wants_spare = false;
-            self.arena.prepare_spare();
+            self.arena.prepare_spare(&self.account);
         }
     }
 
@@ -343,6 +439,11 @@ impl Memtable {
             + self.arena.allocated_bytes()
             + self.filter_bytes.load(Ordering::Relaxed)
             + self.entries() * NODE_BYTES
+    }
+
+    /// What it has taken of its budget, [`memory_usage`](Self::memory_usage) and a little ahead; 0 without one.
+    pub fn taken_bytes(&self) -> u64 {
+        self.account.bytes()
     }
 
     pub(crate) fn list(&self) -> &List {

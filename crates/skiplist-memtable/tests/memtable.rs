@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use internal_key::{Cursor, InternalKey, Kind, OwnedInternalKey, SeqNo, Trailer};
+use memory_budget::MemoryBudget;
 use proptest::prelude::*;
-use skiplist_memtable::{ArenaRange, Filling, Memtable, MemtableCursor, MemtableOptions, Reservation, key_hash};
+use skiplist_memtable::{
+    ArenaRange, Filling, Memtable, MemtableCursor, MemtableOptions, NODE_BYTES, NoMemory, Reservation, key_hash,
+};
 
 fn seqno(number: u64) -> SeqNo {
     SeqNo::new(number).unwrap()
@@ -420,4 +423,91 @@ fn count_ascending(cursor: &mut MemtableCursor) -> u64 {
         cursor.next().unwrap();
     }
     count
+}
+
+/// P13: what a memtable takes of a budget is what it holds and a little ahead, in steps that grow with it; and all comes back.
+#[test]
+fn what_is_taken_of_a_budget_is_what_is_held() {
+    let budget = Arc::new(MemoryBudget::unlimited(0));
+    for value in [&[][..], &[0; 40], &[0; 3000]] {
+        let memtable = Memtable::within(&small(), Arc::clone(&budget));
+        let (mut before, mut steps) = (0, 0);
+        for number in 1..=5000_u64 {
+            insert(&memtable, &number.to_be_bytes(), put(number), value);
+            let (taken, used) = (memtable.taken_bytes(), memtable.memory_usage());
+            let ahead = (number / 8).clamp(16, 512) * NODE_BYTES;
+            assert!((used..=used + ahead).contains(&taken), "{number}: {taken} taken, {used} held");
+            assert_eq!(budget.memtables(), taken);
+            steps += u64::from(taken != before);
+            before = taken;
+        }
+        // Chunks here are of 4 KiB, which for large values is nearly a row each.
+        assert!(steps <= 60 + 5000 * (8 + value.len() as u64) / 3000, "{steps} steps for {} bytes", value.len());
+        drop(memtable);
+        assert_eq!(budget.memtables(), 0);
+    }
+}
+
+/// P13: at the limit a reservation is refused, with nothing changed, and succeeds when there is room again.
+#[test]
+fn a_reservation_without_room_changes_nothing() {
+    let budget = Arc::new(MemoryBudget::new(64 << 10, 0));
+    let memtable = Memtable::within(&small(), Arc::clone(&budget));
+    let others = Memtable::within(&small(), Arc::clone(&budget));
+    insert(&others, b"other", put(1), &[0; 20_000]);
+    let mut number = 0;
+    let reserve = |number| {
+        let (first_seqno, last_seqno) = (seqno(number), seqno(number));
+        let reservation = Reservation { bytes: 1001, entries: 1, first_seqno, last_seqno };
+        let growth = memtable.growth(1001, 1);
+        (growth, memtable.reserve_granted(reservation, &mut budget.no_grant()))
+    };
+    loop {
+        number += 1;
+        let before = memtable.taken_bytes();
+        match reserve(number) {
+            (growth, Ok(mut range)) => {
+                memtable.insert(&mut range, b"k", put(number), &[0; 1000]);
+                assert!(memtable.taken_bytes() - before <= growth + 4096, "and perhaps a chunk ahead");
+            }
+            (growth, Err(NoMemory { needed })) => {
+                assert_eq!(growth, needed);
+                break;
+            }
+        }
+    }
+    assert_eq!(memtable.entries(), number - 1);
+    assert!(budget.held().memtables_most <= budget.memtables_max());
+    assert!(reserve(number).1.is_err());
+    drop(others);
+    let (_, range) = reserve(number);
+    memtable.insert(&mut range.unwrap(), b"k", put(number), &[0; 1000]);
+    assert_eq!((memtable.entries(), memtable.is_complete()), (number, true));
+}
+
+/// P13: writers in parallel, who make chunks ahead, do not pass the limit either.
+#[test]
+fn chunks_that_are_made_ahead_keep_to_the_limit() {
+    let budget = Arc::new(MemoryBudget::new(256 << 10, 0));
+    for _ in 0..20 {
+        let memtables = [0, 1].map(|_| Memtable::within(&small(), Arc::clone(&budget)));
+        std::thread::scope(|scope| {
+            for memtable in &memtables {
+                let budget = &budget;
+                scope.spawn(move || {
+                    for number in 1.. {
+                        let (first_seqno, last_seqno) = (seqno(number), seqno(number));
+                        let reservation = Reservation { bytes: 308, entries: 1, first_seqno, last_seqno };
+                        let Ok(mut range) = memtable.reserve_granted(reservation, &mut budget.no_grant()) else {
+                            break;
+                        };
+                        memtable.insert(&mut range, &number.to_be_bytes(), put(number), &[0; 300]);
+                    }
+                });
+            }
+        });
+        assert!(budget.held().memtables_most <= budget.memtables_max());
+        assert!(budget.memtables() + (8 << 10) > budget.memtables_max(), "all of it was used");
+    }
+    assert_eq!(budget.memtables(), 0);
 }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use file_system::{FileSystem, MappedBytes, ReadFile};
 use internal_key::{InternalKey, SeqNo, Trailer};
+use memory_budget::TableMemory;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::block::{Layout, flags};
@@ -79,6 +80,8 @@ pub struct TableReader {
     pub(crate) footer: Footer,
     salt: u64,
     properties: Properties,
+    /// Counts what it holds, where a table cache keeps it within a budget. Last, so that what is given back has been freed.
+    pub(crate) memory: Option<TableMemory>,
 }
 
 /// A value and how it is held.
@@ -286,6 +289,7 @@ impl TableReader {
             footer,
             salt,
             properties,
+            memory: None,
         })
     }
 
@@ -327,7 +331,8 @@ impl TableReader {
             Source::Map(_) => 0,
             Source::File(_) => self.filter.bytes().len() + self.root.bytes().len(),
         };
-        size_of::<Self>() + bits + held
+        let texts = self.properties.min_key.len() + self.properties.max_key.len() + self.path.as_os_str().len();
+        size_of::<Self>() + bits + held + texts
     }
 
     /// Whether a key with this hash (xxh3, 64 bits, of the user key) may be in the table. "No" is certain.

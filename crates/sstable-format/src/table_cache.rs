@@ -10,6 +10,8 @@
 //! - A reader that [`TableSlot::get`] lends stays whole until the guard it was asked with is dropped: an evicted reader
 //!   goes to the retired list only when every thread that was pinned at its eviction has been unpinned since.
 //! - A slot is in the ring exactly while it holds a reader: pointer and ring change together, under the ring's lock.
+//! - **P13** Within a budget, a table's memory is counted from its opening until its last reader lets go of it, and whoever opens one
+//!   beyond what there is room for evicts others.
 //! - **R4** No reading thread closes or unmaps: what is evicted is dropped by an opener, or by [`TableCache::collect`].
 
 use std::fmt;
@@ -18,6 +20,7 @@ use std::sync::{Arc, Weak};
 
 use crossbeam_epoch::{Atomic, Guard, Shared};
 use file_system::FileSystem;
+use memory_budget::MemoryBudget;
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, UnmodelledMutex};
@@ -127,6 +130,8 @@ pub struct TableCache {
     files: Arc<dyn FileSystem>,
     options: ReadOptions,
     tables_max: usize,
+    /// What open tables hold is counted here; `None`: nowhere.
+    budget: Option<Arc<MemoryBudget>>,
     ring: Mutex<Ring>,
     retired: Arc<Readers>,
     opened: AtomicU64,
@@ -162,11 +167,18 @@ impl TableCache {
             files,
             options,
             tables_max: tables_max.max(1),
+            budget: None,
             ring: Mutex::default(),
             retired: Arc::default(),
             opened: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         }
+    }
+
+    /// The same cache, which counts what its tables hold in `budget` and keeps within it (P13): see
+    /// [`MemoryBudget::tables_over`].
+    pub fn within(self, budget: Arc<MemoryBudget>) -> Self {
+        Self { budget: Some(budget), ..self }
     }
 
     /// The reader in `slot`, opened from `path` if the slot is empty. Threads that want the same table wait for one
@@ -190,7 +202,8 @@ impl TableCache {
             return Ok(reader);
         }
         let options = self.options.clone();
-        let reader = TableReader::open_numbered(&*self.files, path, expected, options, slot.inner.number)?;
+        let mut reader = TableReader::open_numbered(&*self.files, path, expected, options, slot.inner.number)?;
+        reader.memory = self.budget.as_ref().map(|budget| budget.table(reader.memory_bytes() as u64));
         // Relaxed: counts for display.
         self.opened.fetch_add(1, Ordering::Relaxed);
         let reader = Arc::into_raw(Arc::new(reader));
@@ -228,11 +241,29 @@ impl TableCache {
         }
     }
 
+    /// Evicts tables so that memtables find room for `wanted` bytes, or until only so many are open as have their memory for
+    /// themselves. What it evicts is freed once nobody reads it: see [`collect`](Self::collect).
+    pub fn make_room_for_memtables(&self, wanted: u64) {
+        let guard = crossbeam_epoch::pin();
+        self.evict_while(&mut self.ring.lock(), &guard, |_| self.is_over(wanted));
+    }
+
+    /// Whether open tables hold more than they may if memtables want so much.
+    fn is_over(&self, wanted: u64) -> bool {
+        let over = |budget: &Arc<MemoryBudget>| budget.tables_over(wanted) > 0;
+        self.budget.as_ref().is_some_and(over) && !planted_faults::planted("table-memory-without-end")
+    }
+
     /// Moves the hand until one more slot fits.
     fn make_room(&self, ring: &mut Ring, guard: &Guard) {
+        self.evict_while(ring, guard, |ring| ring.slots.len() >= self.tables_max || self.is_over(0));
+    }
+
+    fn evict_while(&self, ring: &mut Ring, guard: &Guard, is_too_much: impl Fn(&Ring) -> bool) {
+        let before = ring.slots.len();
         // Two rounds meet every slot once with its flag cleared; the third takes what comes.
         let mut chances = ring.slots.len() * 2;
-        while ring.slots.len() >= self.tables_max {
+        while is_too_much(ring) && !ring.slots.is_empty() {
             ring.hand = if ring.hand < ring.slots.len() { ring.hand } else { 0 };
             let Some(slot) = ring.slots[ring.hand].upgrade() else {
                 ring.slots.swap_remove(ring.hand);
@@ -247,8 +278,15 @@ impl TableCache {
             ring.slots.swap_remove(ring.hand);
             if let Some(reader) = slot.take(guard) {
                 self.evicted.fetch_add(1, Ordering::Relaxed); // a count for display
+                if let Some(memory) = &reader.memory {
+                    memory.leaves();
+                }
                 self.retire(reader, guard);
             }
+        }
+        if ring.slots.len() < before && self.budget.as_ref().is_some_and(|budget| budget.is_limited()) {
+            // What was evicted by the openings before is freed now, and not when some dozens have come together.
+            guard.flush();
         }
     }
 

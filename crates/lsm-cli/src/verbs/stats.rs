@@ -93,6 +93,11 @@ fn as_json(stats: &Stats, disk: DiskUse) -> Value {
     };
     json!({
         "visible_seqno": stats.visible_seqno,
+        "memory_bytes": {
+            "memtables": stats.memory.memtables,
+            "tables": stats.memory.tables,
+            "block_cache_max": stats.memory.block_cache_max,
+        },
         "disk_bytes": {"tables": disk.tables, "log": disk.log, "manifest": disk.manifest, "other": disk.other},
         "keyspaces": stats.keyspaces.iter().map(keyspace).collect::<Vec<_>>(),
     })

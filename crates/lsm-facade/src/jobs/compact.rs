@@ -14,6 +14,7 @@ use std::time::Duration;
 use compaction::{Cancel, Demand, Plan, PlanKind};
 use internal_key::{JobId, KeyspaceId};
 use manifest::{Change, Edit};
+use version_history::Version;
 
 use super::claim::CompactionClaim;
 use super::edit::ending;
@@ -23,6 +24,7 @@ use crate::Result;
 use crate::control::CompactionControl;
 use crate::core::{Core, KeyspaceShared, SuperVersion, Table};
 use crate::events::{Event, Work};
+use crate::reads::TableState;
 
 /// What a job may read that nobody needs now while others may come to need its place: about two seconds of merging.
 const BESIDE_OTHERS_BYTES_MAX: u64 = 256 << 20;
@@ -168,15 +170,16 @@ impl Core {
         (cancel, asked): (Cancel<'_>, Option<&CompactionControl>),
     ) -> Result<Outcome> {
         tracing::info!(%job, keyspace = keyspace.name, %plan, "compaction begins");
-        let current = keyspace.history.current_full();
-        let inputs = plan_tables(&current, plan);
+        // Without its memtables, which a long job would keep from being freed.
+        let version = Arc::clone(keyspace.history.current().version());
+        let inputs = plan_tables(&version, plan);
         if inputs.len() != plan.inputs.len() {
             // A clear came since the plan was made.
             return Ok(Outcome::Abandoned);
         }
         let outputs = match plan.kind {
             PlanKind::Merge => {
-                let merged = self.merge_tables(keyspace, &current, (job, plan), &inputs, (cancel, asked))?;
+                let merged = self.merge_tables(keyspace, &version, (job, plan), &inputs, (cancel, asked))?;
                 *work = Work {
                     read_bytes: plan.input_bytes,
                     written_bytes: merged.outputs.bytes(),
@@ -189,7 +192,7 @@ impl Core {
             }
             _ => Vec::new(),
         };
-        let change = plan.change(keyspace.id, current.version(), &outputs);
+        let change = plan.change(keyspace.id, &version, &outputs);
         let Change::ReplaceTables { removed, added, .. } = &change else { unreachable!("a plan replaces tables") };
         let places = added.clone();
         let removed = removed.clone();
@@ -221,9 +224,9 @@ impl Core {
 }
 
 /// The tables that a plan names, in the version at hand.
-fn plan_tables(current: &SuperVersion, plan: &Plan) -> Vec<Arc<Table>> {
+fn plan_tables(version: &Version<TableState>, plan: &Plan) -> Vec<Arc<Table>> {
     let named = |level, id| plan.inputs.contains(&(level, id));
-    current.version().tables().filter(|(level, table)| named(*level, table.id())).map(|(_, t)| Arc::clone(t)).collect()
+    version.tables().filter(|(level, table)| named(*level, table.id())).map(|(_, t)| Arc::clone(t)).collect()
 }
 
 /// Whether idleness is a reason to compact.

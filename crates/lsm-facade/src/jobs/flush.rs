@@ -39,6 +39,7 @@ impl Core {
         if self.jobs.lock().is_unsettled {
             return Ok(false); // L4: a flush would sleep for a claim. Who settles wakes the workers.
         }
+        self.relieve_memory();
         loop {
             let Some(mut claim) = self.claim_flush() else { return Ok(false) };
             let keyspace = Arc::clone(&claim.keyspace);
@@ -46,6 +47,11 @@ impl Core {
             claim.tried = !parts.is_empty();
             let (queued, cancel) = (claim.queued, Cancel::when(cancel));
             let ended = claim.tried.then(|| self.guarded(|| self.flush_parts(&keyspace, &parts, queued, cancel)));
+            // Before the claim: while nobody flushes, nobody holds what was flushed but those who read it (P13).
+            drop(parts);
+            if self.memory.is_limited() {
+                self.free_what_nobody_reads();
+            }
             drop(claim);
             self.update_pace(&keyspace);
             self.note_flush_due(&keyspace);

@@ -18,10 +18,12 @@ use compaction::{
 };
 use internal_key::{JobId, SeqNo, TableId};
 use merge_iterator::MergeCursor;
+use version_history::Version;
 
 use super::tables::Destination;
 use crate::control::CompactionControl;
-use crate::core::{Core, KeyspaceShared, SuperVersion, Table};
+use crate::core::{Core, KeyspaceShared, Table};
+use crate::reads::TableState;
 use crate::source::{RunCursor, Source};
 use crate::{Error, Result};
 
@@ -31,8 +33,8 @@ const LANDMARKS_PER_PART: u64 = 16;
 /// One merge, as all who work on it see it.
 pub(super) struct Merge {
     keyspace: Arc<KeyspaceShared>,
-    /// Holds the inputs, and what is older than they are.
-    current: Arc<SuperVersion>,
+    /// Holds the inputs, and what is older than they are; and no memtables, which would then be kept for as long.
+    version: Arc<Version<TableState>>,
     plan: Plan,
     job: JobId,
     inputs: Vec<TableId>,
@@ -92,12 +94,12 @@ impl Core {
     pub(super) fn merge_tables(
         &self,
         keyspace: &Arc<KeyspaceShared>,
-        current: &Arc<SuperVersion>,
+        version: &Arc<Version<TableState>>,
         (job, plan): (JobId, &Plan),
         inputs: &[Arc<Table>],
         (cancel, asked): (Cancel<'_>, Option<&CompactionControl>),
     ) -> Result<Merged> {
-        let bounds = compaction::next_level_bounds(plan, current.version());
+        let bounds = compaction::next_level_bounds(plan, version);
         let cuts = self.cuts_of(keyspace, plan, inputs, &bounds)?;
         let count = cuts.len() + 1;
         let progress = Arc::new(Progress::default());
@@ -108,7 +110,7 @@ impl Core {
         let (floor, snapshots) = self.floor_and_registered(keyspace);
         let merge = Arc::new(Merge {
             keyspace: Arc::clone(keyspace),
-            current: Arc::clone(current),
+            version: Arc::clone(version),
             plan: plan.clone(),
             job,
             inputs: plan.inputs.iter().map(|(_, id)| *id).collect(),
@@ -222,10 +224,10 @@ impl Core {
 
     /// Writes one part of a merge.
     fn write_part(&self, merge: &Merge, index: usize, cancel: Cancel<'_>) -> Result<Outputs> {
-        let Merge { keyspace, current, plan, .. } = merge;
+        let Merge { keyspace, version, plan, .. } = merge;
         let span = KeySpan::of_part(&merge.cuts, index);
         let mut sources = Vec::new();
-        for (_, run) in current.version().runs_newest_first() {
+        for (_, run) in version.runs_newest_first() {
             let is_input = |table: &&Arc<Table>| {
                 merge.inputs.contains(&table.id()) && span.overlaps(&table.entry.min_key, &table.entry.max_key)
             };
@@ -235,12 +237,12 @@ impl Core {
             }
         }
         let merged = MergeCursor::new(sources);
-        let mut older = plan.older_runs(current.version());
+        let mut older = plan.older_runs(version);
         let mut collector = Collector::new(merge.floor, &merge.snapshots, |key: &[u8]| older.may_hold(key));
         let newest_unix_ms = if planted_faults::planted("facade-merge-makes-rows-young") {
             self.newest_unix_ms(&keyspace.options)
         } else {
-            let inputs = current.version().tables().map(|(_, table)| table);
+            let inputs = version.tables().map(|(_, table)| table);
             newest_of(inputs.filter(|table| merge.inputs.contains(&table.id())))
         };
         let to = Destination {

@@ -17,7 +17,7 @@
 //!
 //! Reading order: `queue` (what there is to do), `claim` (what a job has for itself), `due` (how long it was queued), `run`
 //! (which job is next), then each kind: `settle`, `log`, `operation`, `flush`, `compact`, `merge`, `range`; what they share:
-//! `tables`, `edit`; and `wait`, `pace`, `tidy_up`.
+//! `tables`, `edit`; and `wait`, `pace`, `memory`, `tidy_up`.
 
 mod claim;
 mod compact;
@@ -25,6 +25,7 @@ mod due;
 mod edit;
 mod flush;
 mod log;
+mod memory;
 mod merge;
 mod operation;
 mod pace;

@@ -81,6 +81,7 @@ pub(crate) fn load_of(keyspace: &KeyspaceShared, current: &SuperVersion) -> Load
         l0_runs_coming_thousandths: coming_of_memtables.saturating_add(batches * 1000),
         sealed_bytes,
         pending_bytes: compaction::pick::pending_bytes(current.version(), &keyspace.options.compaction()),
+        ..Load::default()
     }
 }
 

@@ -73,6 +73,11 @@ pub(crate) struct Jobs {
     pub(super) asked_again: bool,
     /// Jobs done since a task was held back.
     pub(super) done_since_failure: u32,
+    /// How often a writer has asked for memory, the last number that was answered, and how many bytes the last one asked for
+    /// (P13). One asks at a time.
+    memory_asked: u64,
+    memory_answered: u64,
+    memory_needed: u64,
 }
 
 /// After so many other jobs a task that failed, and that somebody has asked for again, gets its turn though there is more to
@@ -152,6 +157,27 @@ impl Jobs {
     pub(super) fn no_longer_fails(&mut self, task: Task) {
         self.failed.remove(&task);
         self.held_back.remove(&task);
+    }
+
+    /// A writer waits for so many bytes of memory. Returns the number that tells its question from earlier ones.
+    pub(crate) fn asks_for_memory(&mut self, needed: u64) -> u64 {
+        self.memory_asked += 1;
+        self.memory_needed = needed;
+        self.memory_asked
+    }
+
+    /// The question that is open, and how many bytes it asks for.
+    pub(super) fn memory_wanted(&self) -> Option<(u64, u64)> {
+        (self.memory_answered < self.memory_asked).then_some((self.memory_asked, self.memory_needed))
+    }
+
+    /// A question is settled: nothing that could be flushed would be enough, or nobody waits for an answer any more.
+    pub(crate) fn answer_for_memory(&mut self, number: u64) {
+        self.memory_answered = self.memory_answered.max(number);
+    }
+
+    pub(crate) fn has_answered(&self, number: u64) -> bool {
+        self.memory_answered >= number
     }
 
     pub(crate) fn wants_look(&mut self, keyspace: KeyspaceId) {

@@ -37,7 +37,7 @@ impl Core {
     }
 
     /// R4: lets go of what stood before clears and drops, as far as no snapshot needs it.
-    fn forget_predecessors(&self) -> bool {
+    pub(super) fn forget_predecessors(&self) -> bool {
         let mut restarted = self.restarted.lock();
         if restarted.is_empty() {
             return false;

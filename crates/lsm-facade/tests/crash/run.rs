@@ -7,7 +7,7 @@ use std::time::Duration;
 use file_system::{Crash, Fault, FaultEffect, FileOperation, LogFileWay, Simulation};
 use internal_key::{KeyspaceId, SeqNo};
 use lsm_facade::{
-    Access, Compression, Database, DatabaseBuilder, Durability, Keyspace, KeyspaceOptions, Snapshot, Strategy,
+    Access, Compression, Database, DatabaseBuilder, Durability, Error, Keyspace, KeyspaceOptions, Snapshot, Strategy,
 };
 use test_support::{KeyGenerator, ReferenceModel, Rng, ValueGenerator};
 
@@ -34,6 +34,7 @@ pub(crate) struct Config {
     compacts_when_idle: bool,
     event_log_bytes_max: u64,
     subcompactions_max: usize,
+    memory_bytes_max: u64,
 }
 
 impl Config {
@@ -52,11 +53,15 @@ impl Config {
             compacts_when_idle: false,
             event_log_bytes_max: 0,
             subcompactions_max: 1,
+            memory_bytes_max: 0,
         };
         // Not drawn, so that the seeds of before stand for the runs of before.
         config.compacts_when_idle = config.large_batch_bytes.is_multiple_of(2);
         config.event_log_bytes_max = config.large_batch_bytes % 7 / 6 * (8 << 10);
         config.subcompactions_max = 1 + (config.large_batch_bytes / 2 % 3) as usize;
+        if config.large_batch_bytes % 5 < 2 {
+            config.memory_bytes_max = config.block_cache_bytes + (64 << 10) + config.large_batch_bytes % 4 * (8 << 10);
+        }
         config
     }
 
@@ -66,6 +71,7 @@ impl Config {
             .environment(simulation.environment())
             .background_threads(0)
             .block_cache_bytes(self.block_cache_bytes)
+            .memory_bytes_max(self.memory_bytes_max)
             .open_tables_max(self.open_tables_max)
             .access(self.access)
             .log_way(self.log_way)
@@ -425,11 +431,20 @@ impl Run {
         if one_in > 0 && self.rng.one_in(one_in) { Durability::Synced } else { Durability::Buffered }
     }
 
+    /// P13: where there is no memory for a write, snapshots of what was cleared since hold it.
+    fn write(&mut self, write: impl Fn() -> lsm_facade::Result<()>) {
+        let Err(error) = write() else { return };
+        assert!(matches!(error, Error::MemoryFull { .. }) && !self.snapshots.is_empty(), "{error}");
+        self.snapshots.clear();
+        write().unwrap();
+    }
+
     fn insert(&mut self, (keyspace, id): (Keyspace, KeyspaceId)) {
         let (key, value) = (self.keys.key(&mut self.rng), self.values.value(&mut self.rng));
         let durability = self.durability();
         let begun = self.events();
-        keyspace.with_durability(durability).insert(&key, &value).unwrap();
+        let keyspace = keyspace.with_durability(durability);
+        self.write(|| keyspace.insert(&key, &value));
         self.model.put(id, &key, &value, self.next());
         self.ticked(begun, durability == Durability::Synced);
     }
@@ -439,7 +454,8 @@ impl Run {
         let key = self.keys.key(&mut self.rng);
         let durability = self.durability();
         let begun = self.events();
-        keyspace.with_durability(durability).remove(&key).unwrap();
+        let keyspace = keyspace.with_durability(durability);
+        self.write(|| keyspace.remove(&key));
         self.model.delete(id, &key, self.next());
         self.ticked(begun, durability == Durability::Synced);
     }
@@ -463,7 +479,8 @@ impl Run {
             }
         }
         let begun = self.events();
-        self.db().write(&batch).unwrap();
+        let database = self.db().clone();
+        self.write(|| database.write(&batch));
         let at = self.next();
         for ((id, key), value) in last {
             match value {
