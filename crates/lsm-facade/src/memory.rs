@@ -282,9 +282,11 @@ impl MemtableUse {
             Sealed::Batch(_) => None,
         });
         for memtable in sealed.filter(|memtable| !memtable.is_empty()) {
-            sum.all += memtable.taken_bytes();
+            // Once: it still grows, by what is inserted late, and what is asked for is a part of all.
+            let bytes = memtable.taken_bytes();
+            sum.all += bytes;
             if memtable.last_reserved_seqno().get() <= through {
-                sum.asked += memtable.taken_bytes();
+                sum.asked += bytes;
             }
         }
         if !current.active().is_empty() {
