@@ -316,6 +316,8 @@ fn a_reader_beside_a_writer_that_goes_on_finds_no_damage() {
                 keyspace.insert(key(number % KEYS), value(number)).unwrap();
                 if number % 64 == 0 {
                     keyspace.flush().unwrap();
+                    // Who verifies begins again when what it looked at was replaced meanwhile: it has to get to an end.
+                    std::thread::sleep(Duration::from_millis(20));
                 }
                 written.store(KEYS.min(number + 1), Ordering::Release);
             }
