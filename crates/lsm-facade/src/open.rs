@@ -187,7 +187,7 @@ impl RecoveredKeyspace {
 
 /// Links the memtables that replay has filled: where there may be threads one of its own helps, from the first full one on.
 struct Linker<'scope, 'env> {
-    /// `None` if everything is done on this thread.
+    /// `None` if everything is done on this thread, also because there is no other to be had.
     scope: Option<&'scope Scope<'scope, 'env>>,
     helper: Option<SyncSender<Filling>>,
 }
@@ -200,12 +200,19 @@ impl Linker<'_, '_> {
         let Some(scope) = self.scope.filter(|_| filling.len() >= Self::HELPED_ENTRIES_MIN) else {
             return filling.link();
         };
-        let helper = self.helper.get_or_insert_with(|| {
+        if self.helper.is_none() {
             // One waits while another is linked; whatever comes then is linked by who has filled it.
             let (helper, filled) = sync_channel::<Filling>(1);
-            scope.spawn(move || filled.into_iter().for_each(Filling::link));
-            helper
-        });
+            let link_all = move || filled.into_iter().for_each(Filling::link);
+            match std::thread::Builder::new().name("replay".to_owned()).spawn_scoped(scope, link_all) {
+                Ok(_) => self.helper = Some(helper),
+                Err(error) => {
+                    tracing::warn!(%error, "no thread to be had: replay goes on with one");
+                    self.scope = None;
+                }
+            }
+        }
+        let Some(helper) = &self.helper else { return filling.link() };
         match helper.try_send(filling) {
             Ok(()) => {}
             // Who has died says why when the scope ends.
