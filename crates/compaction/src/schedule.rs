@@ -478,6 +478,19 @@ impl Scheduler {
         Wait::begin(self, Some(scope))
     }
 
+    /// [`begin_wait_in`](Self::begin_wait_in) for what failures within every scope end.
+    ///
+    /// # Panics
+    /// If called from a job: it would wait for itself.
+    pub fn begin_wait(&self) -> Wait<'_> {
+        Wait::begin(self, None)
+    }
+
+    /// Whether this thread runs a job, or looks for one, and so must not wait for jobs.
+    pub fn runs_here(&self) -> bool {
+        self.shared.lock().is_running_here()
+    }
+
     fn wait(&self, scope: Option<Scope>, condition: impl FnMut() -> bool) -> Result<(), WaitError> {
         Wait::begin(self, scope).until(condition)
     }

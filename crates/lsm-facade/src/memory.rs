@@ -18,7 +18,7 @@
 //! 4. When a job ends the writer looks again. If there is room it takes a grant, leaves the queue, and reserves.
 //! 5. A worker that finds, while no flush runs, that all that could be flushed would not be enough, answers the number.
 //!    The writer asks again a few times, a moment apart: a reader that only passed by has then let go. After that it gets
-//!    [`Error::MemoryFull`].
+//!    [`Error::MemoryFull`]; who stood behind it asks once.
 //!
 //! So every wait ends: a flush makes room, or fails and so ends it (P9), or there is none to wait for and it is answered.
 
@@ -26,13 +26,14 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use compaction::{Debt, Limits, Load, Pace};
+use compaction::{Debt, Limits, Load, Pace, Wait};
 use internal_key::SeqNo;
 use memory_budget::Grant;
 use version_history::Sealed;
 
 use crate::core::{Core, KeyspaceShared};
 use crate::events::Event;
+use crate::jobs::Jobs;
 use crate::{Error, Result};
 
 /// How often a writer asks before it takes no for an answer.
@@ -215,12 +216,20 @@ impl Core {
 
     /// Waits for its turn and then for memory, and takes it.
     fn wait_for_memory(&self, keyspace: &KeyspaceShared, needed: u64) -> Result<Grant<'_>> {
+        if self.scheduler().is_some_and(|scheduler| scheduler.runs_here()) {
+            // P9: a listener writes. It would wait for the job that waits for it, and so would all who stand in the queue.
+            let mut grant = self.memory.no_grant();
+            return if grant.grow_to(needed) { Ok(grant) } else { Err(self.memory_full(needed)) };
+        }
         let cause = Some(Debt::Memory);
         self.counters.stalls.fetch_add(1, Ordering::Relaxed);
         self.tell(&Event::StallBegun { keyspace: &keyspace.name, cause });
         let began = self.environment.clock.monotonic();
+        // Begun before the turn comes: what fails meanwhile, or is refused, concerns everybody in the queue.
+        let wait = self.scheduler().map(|scheduler| scheduler.begin_wait());
+        let refused = self.jobs.lock().memory_refused();
         let turn = self.memory_room.enter();
-        let granted = self.ask_for_memory(needed);
+        let granted = self.ask_for_memory(needed, wait, refused);
         drop(turn);
         let took = self.environment.clock.monotonic().saturating_sub(began);
         self.counters.waited_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
@@ -229,8 +238,8 @@ impl Core {
         granted
     }
 
-    /// Steps 2 to 5, at the head of the queue.
-    fn ask_for_memory(&self, needed: u64) -> Result<Grant<'_>> {
+    /// Steps 2 to 5, at the head of the queue. `wait` began when `refused` writers had been.
+    fn ask_for_memory(&self, needed: u64, mut wait: Option<Wait<'_>>, refused: u64) -> Result<Grant<'_>> {
         let mut asks = 0;
         loop {
             let mut grant = self.memory.no_grant();
@@ -238,7 +247,15 @@ impl Core {
                 return Ok(grant);
             }
             self.writable()?;
-            if needed > self.memory.memtables_max_ever() || asks == ASKS {
+            if needed > self.memory.memtables_max_ever() {
+                return Err(self.memory_full(needed));
+            }
+            if asks == ASKS {
+                self.jobs.lock().refuses_memory();
+                return Err(self.memory_full(needed));
+            }
+            if asks > 0 && self.jobs.lock().memory_refused() != refused {
+                // Who stood before it has asked as often, and nothing has come of it since.
                 return Err(self.memory_full(needed));
             }
             if asks > 0 {
@@ -246,7 +263,11 @@ impl Core {
             }
             let asked = self.jobs.lock().asks_for_memory(needed);
             // With threads the wait below wakes them; without any it runs the jobs.
-            let waited = self.wait_for_jobs(None, |jobs| self.memory.has_room(needed) || jobs.has_answered(asked));
+            let done = |jobs: &Jobs| self.memory.has_room(needed) || jobs.has_answered(asked);
+            let waited = match wait.take() {
+                Some(wait) => self.wait_with(wait, done),
+                None => self.wait_for_jobs(None, done),
+            };
             self.jobs.lock().answer_for_memory(asked);
             if let Err(error) = waited
                 && !self.memory.has_room(needed)

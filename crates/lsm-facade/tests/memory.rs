@@ -3,12 +3,16 @@
 mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::DB;
-use file_system::Simulation;
-use lsm_facade::{Access, Database, DatabaseBuilder, Error, Iter, Keyspace, KeyspaceOptions, MemoryStats, Strategy};
+use file_system::{Clock, Environment, Simulation};
+use lsm_facade::{
+    Access, Database, DatabaseBuilder, Error, Event, EventListener, Iter, Keyspace, KeyspaceOptions, MemoryStats,
+    Strategy,
+};
 
 const KIB: u64 = 1 << 10;
 
@@ -242,7 +246,8 @@ fn tables_are_closed_at_the_limit() {
         for number in 0..2000 {
             check(number);
             let MemoryStats { memtables, tables, .. } = database.stats().memory;
-            assert!(memtables + tables <= memory + 8 * KIB, "{number}: {memtables} and {tables} bytes");
+            // One that was evicted goes when no thread of the process may still look at it.
+            assert!(memtables + tables <= memory + 32 * KIB, "{number}: {memtables} and {tables} bytes");
         }
     }
     assert!(database.stats().memory.tables > 16 * KIB, "what is free is used");
@@ -312,6 +317,122 @@ fn a_long_log_is_brought_within_the_limit() {
     }
     assert!(database.stats().memory.memtables <= for_memtables(128 * KIB, 1));
     check(&keyspace, 0..3200);
+}
+
+/// P13, L4: who writes while what was replayed is being flushed waits for that, and is not told that somebody keeps the memory.
+#[test]
+fn writers_wait_while_what_was_replayed_is_flushed() {
+    for round in 0..20 {
+        let simulation = Simulation::new(100 + round);
+        let database = builder(&simulation, 0).open().unwrap();
+        let keyspace = database.create_keyspace("a", patient()).unwrap();
+        for number in 0..3000 {
+            insert(&keyspace, number).unwrap();
+        }
+        drop((keyspace, database));
+        let database = builder(&simulation, 128 * KIB).background_threads(2).open().unwrap();
+        let keyspace = database.open_keyspace("a").unwrap();
+        for number in 3000..3050 {
+            insert(&keyspace, number).unwrap();
+        }
+        assert!(database.stats().memory.memtables_most > 128 * KIB, "as the log has it");
+    }
+}
+
+/// P9, P13: a listener that writes from a job never waits for memory, which that job may be about to make: it writes, or is told
+/// that there is none.
+#[test]
+fn a_listener_that_writes_from_a_job_waits_for_no_memory() {
+    #[derive(Debug, Default)]
+    struct Writes {
+        to: OnceLock<Keyspace>,
+        begun: AtomicU32,
+        written: AtomicU32,
+        refused: AtomicU32,
+    }
+
+    impl EventListener for Writes {
+        fn on_event(&self, event: &Event<'_>) {
+            let is_job = matches!(event, Event::FlushBegun { .. } | Event::FlushEnded { .. });
+            let Some(keyspace) = self.to.get().filter(|_| is_job) else { return };
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            match keyspace.insert(event.to_string(), [0; 300]) {
+                Ok(()) => _ = self.written.fetch_add(1, Ordering::Relaxed),
+                Err(Error::MemoryFull { .. } | Error::Closed) => _ = self.refused.fetch_add(1, Ordering::Relaxed),
+                Err(_) => {}
+            }
+        }
+    }
+
+    for threads in [0, 1] {
+        let simulation = Simulation::new(12);
+        let writes = Arc::new(Writes::default());
+        let builder = builder(&simulation, 64 * KIB).event_listener(writes.clone());
+        let database = builder.background_threads(threads).open().unwrap();
+        let keyspaces = keyspaces(&database, 2);
+        writes.to.set(keyspaces[0].clone()).unwrap();
+        thread::scope(|scope| {
+            for keyspace in &keyspaces {
+                scope.spawn(move || (0..1500).for_each(|number| insert(keyspace, number).unwrap()));
+            }
+        });
+        check(&keyspaces[1], 0..1500);
+        database.close().unwrap();
+        let [begun, written, refused] =
+            [&writes.begun, &writes.written, &writes.refused].map(|count| count.load(Ordering::Relaxed));
+        assert!(begun >= 10, "{begun}");
+        assert_eq!(begun, written + refused, "neither panics nor other errors");
+    }
+}
+
+/// P9, P13: many writers for whom there is no memory are told so together, and not each after asking as often as the first.
+#[test]
+fn writers_in_a_queue_are_refused_together() {
+    #[derive(Debug)]
+    struct Sleeps(Instant, AtomicU32);
+
+    impl Clock for Sleeps {
+        fn monotonic(&self) -> Duration {
+            self.0.elapsed()
+        }
+
+        fn unix_time(&self) -> Duration {
+            self.0.elapsed()
+        }
+
+        fn sleep(&self, duration: Duration) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(duration);
+        }
+    }
+
+    const WRITERS: usize = 50;
+    let simulation = Simulation::new(13);
+    let clock = Arc::new(Sleeps(Instant::now(), AtomicU32::new(0)));
+    let environment = Environment { clock: clock.clone(), ..simulation.environment() };
+    let builder = builder(&simulation, 256 * KIB).environment(environment).background_threads(1);
+    let database = builder.open().unwrap();
+    let keyspace = database.create_keyspace("a", patient()).unwrap();
+    let mut pins = Vec::new();
+    fill_and_pin(&keyspace, &mut pins);
+    let before = clock.1.load(Ordering::Relaxed);
+    let (together, refused) = (Barrier::new(WRITERS), AtomicU32::new(0));
+    thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| {
+                together.wait();
+                // More than what flushing the little that nobody reads gives back.
+                match keyspace.insert("key", vec![0; 7 << 10]) {
+                    Ok(()) => {}
+                    Err(Error::MemoryFull { .. }) => _ = refused.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => panic!("{error}"),
+                }
+            });
+        }
+    });
+    assert!(refused.load(Ordering::Relaxed) >= 40, "little was left");
+    let sleeps = clock.1.load(Ordering::Relaxed) - before;
+    assert!(sleeps < 200, "{sleeps} sleeps for {WRITERS} writers");
 }
 
 /// Without a limit everything is counted, and nobody is held up.

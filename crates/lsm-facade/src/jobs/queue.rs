@@ -78,6 +78,8 @@ pub(crate) struct Jobs {
     memory_asked: u64,
     memory_answered: u64,
     memory_needed: u64,
+    /// How many writers were told, after all their asking, that there is no memory.
+    memory_refused: u64,
 }
 
 /// After so many other jobs a task that failed, and that somebody has asked for again, gets its turn though there is more to
@@ -178,6 +180,15 @@ impl Jobs {
 
     pub(crate) fn has_answered(&self, number: u64) -> bool {
         self.memory_answered >= number
+    }
+
+    /// A writer has asked often enough: so have those who stood behind it.
+    pub(crate) fn refuses_memory(&mut self) {
+        self.memory_refused += 1;
+    }
+
+    pub(crate) fn memory_refused(&self) -> u64 {
+        self.memory_refused
     }
 
     pub(crate) fn wants_look(&mut self, keyspace: KeyspaceId) {
