@@ -263,11 +263,7 @@ impl Core {
             }
             let asked = self.jobs.lock().asks_for_memory(needed);
             // With threads the wait below wakes them; without any it runs the jobs.
-            let done = |jobs: &Jobs| self.memory.has_room(needed) || jobs.has_answered(asked);
-            let waited = match wait.take() {
-                Some(wait) => self.wait_with(wait, done),
-                None => self.wait_for_jobs(None, done),
-            };
+            let waited = self.wait_for_answer(needed, asked, wait.take());
             self.jobs.lock().answer_for_memory(asked);
             if let Err(error) = waited
                 && !self.memory.has_room(needed)
@@ -276,6 +272,23 @@ impl Core {
             }
             asks += u32::from(!self.memory.has_room(needed));
         }
+    }
+
+    /// Step 4. A compaction that fails ends no such wait: it would have made no room.
+    fn wait_for_answer(&self, needed: u64, asked: u64, wait: Option<Wait<'_>>) -> Result<()> {
+        let Some(scheduler) = self.scheduler() else { return Ok(()) };
+        let done = |jobs: &Jobs| self.memory.has_room(needed) || jobs.has_answered(asked);
+        let mut waited = self.wait_with(wait.unwrap_or_else(|| scheduler.begin_wait()), done);
+        while let Err(Error::DiskFull { .. } | Error::Io { .. }) = waited {
+            // Begun before the look: what fails after it ends this one.
+            let wait = scheduler.begin_wait();
+            let failed = self.jobs.lock().failure_to_make_memory();
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            waited = self.wait_on(wait, done);
+        }
+        waited
     }
 
     fn memory_full(&self, needed: u64) -> Error {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::DB;
-use file_system::{Clock, Environment, Simulation};
+use file_system::{Clock, Environment, Fault, FaultEffect, FileOperation, Simulation};
 use lsm_facade::{
     Access, Database, DatabaseBuilder, Error, Event, EventListener, Iter, Keyspace, KeyspaceOptions, MemoryStats,
     Strategy,
@@ -433,6 +433,54 @@ fn writers_in_a_queue_are_refused_together() {
     assert!(refused.load(Ordering::Relaxed) >= 40, "little was left");
     let sleeps = clock.1.load(Ordering::Relaxed) - before;
     assert!(sleeps < 200, "{sleeps} sleeps for {WRITERS} writers");
+}
+
+/// P9, P13: a compaction that fails, of whichever keyspace, is no writer's who waits for memory: flushes make it.
+#[test]
+fn a_compaction_that_fails_does_not_keep_writers_from_memory() {
+    /// The disk is full for compactions. There is one worker, and so no flush beside them.
+    #[derive(Debug)]
+    struct Full(Simulation, AtomicU32);
+
+    impl EventListener for Full {
+        fn on_event(&self, event: &Event<'_>) {
+            match event {
+                Event::CompactionBegun { .. } => {
+                    let full = Fault::on(FileOperation::Create).path_contains("/tables").effect(FaultEffect::NoSpace);
+                    self.0.files.inject(full);
+                    self.1.fetch_add(1, Ordering::Relaxed);
+                    // Writers run out of memory meanwhile.
+                    thread::sleep(Duration::from_millis(50));
+                }
+                Event::CompactionEnded { .. } => self.0.files.clear_faults(),
+                _ => {}
+            }
+        }
+    }
+
+    let simulation = Simulation::new(14);
+    let full = Arc::new(Full(simulation.clone(), AtomicU32::new(0)));
+    let builder = builder(&simulation, 128 * KIB).event_listener(full.clone()).background_threads(1);
+    let database = builder.open().unwrap();
+    let compacted = database.create_keyspace("compacted", patient().level_zero_runs_max(3)).unwrap();
+    for _ in 0..2 {
+        insert(&compacted, 0).unwrap();
+        compacted.flush().unwrap();
+    }
+    // So that this one itself may have any number of runs.
+    let keyspace = database.create_keyspace("a", patient().strategy(Strategy::Fifo)).unwrap();
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            let keyspace = &keyspace;
+            scope.spawn(move || {
+                for number in writer * 100..(writer + 1) * 100_u32 {
+                    keyspace.insert(number.to_be_bytes(), [0; 3 << 10]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(keyspace.iter().count(), 400);
+    assert!(full.1.load(Ordering::Relaxed) >= 2, "compactions were tried");
 }
 
 /// Without a limit everything is counted, and nobody is held up.

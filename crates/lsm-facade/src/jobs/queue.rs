@@ -146,6 +146,12 @@ impl Jobs {
         }
     }
 
+    /// Why nothing may come of what makes memory, if so: compactions make none.
+    pub(crate) fn failure_to_make_memory(&self) -> Option<Error> {
+        let makes = |task: &Task| matches!(task, Task::Log | Task::Settle | Task::Flush(_));
+        self.failed.iter().find(|(task, _)| makes(task)).map(|(_, error)| error.clone())
+    }
+
     pub(super) fn hold_back(&mut self, task: Task) {
         self.held_back.insert(task);
         self.done_since_failure = 0;

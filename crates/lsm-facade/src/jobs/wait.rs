@@ -18,6 +18,7 @@ impl Core {
     /// `keyspace`, or with `None` if any does (P9).
     pub(crate) fn wait_for_jobs(&self, keyspace: Option<KeyspaceId>, done: impl Fn(&Jobs) -> bool) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
+        self.jobs.lock().try_failed_again();
         self.waited(done, |ended| match keyspace {
             Some(id) => scheduler.wait_until_in(scope_of(id), ended),
             None => scheduler.wait_until(ended),
@@ -26,6 +27,12 @@ impl Core {
 
     /// [`wait_for_jobs`](Self::wait_for_jobs) with a wait that has begun before.
     pub(crate) fn wait_with(&self, wait: Wait<'_>, done: impl Fn(&Jobs) -> bool) -> Result<()> {
+        self.jobs.lock().try_failed_again();
+        self.wait_on(wait, done)
+    }
+
+    /// [`wait_with`](Self::wait_with) for who goes on waiting although a job failed: it is not tried again for that.
+    pub(crate) fn wait_on(&self, wait: Wait<'_>, done: impl Fn(&Jobs) -> bool) -> Result<()> {
         self.waited(done, |ended| wait.until(ended))
     }
 
@@ -39,7 +46,6 @@ impl Core {
             // No job runs any more once the database failed: then there is nothing to wait for.
             self.closed.load(Ordering::Relaxed) || done(&self.jobs.lock()) || failure().is_some()
         };
-        self.jobs.lock().try_failed_again();
         let waited = wait(&ended);
         if let Some(cause) = failure() {
             return if done(&self.jobs.lock()) { Ok(()) } else { Err(Error::Failed { cause }) };
