@@ -122,6 +122,12 @@ impl KeyspaceShared {
         self.spare.lock().take().unwrap_or_else(|| self.new_memtable())
     }
 
+    /// Gives up the memtable made ahead.
+    pub(crate) fn give_up_spare(&self) {
+        let spare = self.spare.lock().take();
+        drop(spare);
+    }
+
     /// Makes the next memtable ahead, outside of every other lock, if there is memory for it.
     pub(crate) fn refill_spare(&self) {
         if self.spare.lock().is_none() && self.memory.has_room(size_of::<Memtable>() as u64) {

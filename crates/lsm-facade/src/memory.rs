@@ -51,7 +51,7 @@ pub struct MemoryStats {
     /// What all its memtables hold, and what was granted to writers for them.
     pub memtables: u64,
     /// The part of it that no keyspace consists of any more: flushed, cleared or dropped, and still read by somebody or about to
-    /// be freed; and empty memtables that were made ahead.
+    /// be freed; and empty memtables, of which every keyspace has one and may have another made ahead.
     pub memtables_kept: u64,
     /// The most that `memtables` ever was.
     pub memtables_most: u64,
@@ -81,7 +81,7 @@ impl fmt::Display for MemoryStats {
         if self.bytes_max > 0 {
             write!(f, " of {}", self.memtables_max)?;
         }
-        write!(f, " ({memtables_kept} kept by readers or made ahead), tables {tables}, block cache {block_cache_max}")
+        write!(f, " ({memtables_kept} kept by readers, or empty), tables {tables}, block cache {block_cache_max}")
     }
 }
 

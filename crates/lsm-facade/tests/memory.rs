@@ -339,6 +339,32 @@ fn writers_wait_while_what_was_replayed_is_flushed() {
     }
 }
 
+/// P13: memtables that were made ahead are given up before anybody is told that there is no memory.
+#[test]
+fn memtables_made_ahead_make_room() {
+    let simulation = Simulation::new(15);
+    let memory = 128 * KIB;
+    let database = builder(&simulation, memory).open().unwrap();
+    // Their empty memtables take more than half of the room, and would take all of it twice.
+    let mut keyspaces = Vec::new();
+    while database.stats().memory.memtables < memory / 2 {
+        keyspaces.push(database.create_keyspace(&format!("{:03}", keyspaces.len()), patient()).unwrap());
+    }
+    for number in 0..3 {
+        for keyspace in &keyspaces {
+            insert(keyspace, number).unwrap();
+            keyspace.flush().unwrap();
+        }
+    }
+    // More than was left when they were made.
+    let mut batch = database.batch();
+    for keyspace in &keyspaces[..3] {
+        batch.insert(keyspace, "key", "value").unwrap();
+    }
+    database.write(&batch).unwrap();
+    assert!(database.stats().memory.memtables_most <= for_memtables(memory, 0));
+}
+
 /// P9, P13: a listener that writes from a job never waits for memory, which that job may be about to make: it writes, or is told
 /// that there is none.
 #[test]

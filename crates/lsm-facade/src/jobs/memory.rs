@@ -36,9 +36,13 @@ impl Core {
             keyspaces.iter().map(|keyspace| (MemtableUse::of(keyspace), keyspace)).collect();
         let all: u64 = uses.iter().map(|(used, _)| used.all).sum();
         let asked: u64 = uses.iter().map(|(used, _)| used.asked).sum();
-        // What no flush frees: it was flushed, and is read.
-        let kept = self.memory.memtables().saturating_sub(all);
-        let room = self.memory.memtables_max().saturating_sub(kept);
+        // Less what no flush frees: it was flushed, and is read; or it is empty.
+        let room_now = || self.memory.memtables_max().saturating_sub(self.memory.memtables().saturating_sub(all));
+        let mut room = room_now();
+        if needed > room {
+            keyspaces.iter().for_each(|keyspace| keyspace.give_up_spare());
+            room = room_now();
+        }
         let may_stay = if needed <= room { (room / 2).min(room - needed) } else { room / 2 };
         let mut stays = all - asked;
         let mut largest_first = uses;
