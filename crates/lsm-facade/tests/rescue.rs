@@ -324,8 +324,15 @@ fn without_a_manifest_no_old_row_takes_the_place_of_a_newer_one() {
 #[test]
 fn what_is_left_of_a_damaged_table_takes_no_newer_rows_place() {
     let sample = compacted_in_part();
-    let last =
-        sample.paths(|path| path.ends_with(".sst")).into_iter().max_by_key(|path| sample.files[path].len()).unwrap();
+    // The larger of the two that hold a key which was overwritten: it lies below.
+    let holds = |path: &Path| {
+        let (_, from, to) = sample.range_of(path)?;
+        (from? <= key(11).into_bytes() && key(11).into_bytes() <= to?).then_some(())
+    };
+    let tables = sample.paths(|path| path.ends_with(".sst"));
+    let tables: Vec<_> = tables.into_iter().filter(|path| holds(Path::new(path)).is_some()).collect();
+    assert_eq!(tables.len(), 2, "{tables:?}");
+    let last = tables.into_iter().max_by_key(|path| sample.files[path].len()).unwrap();
     for without_manifest in [false, true] {
         let mut elsewhere = 0;
         for at in (64..sample.files[&last].len()).step_by(97) {
