@@ -156,7 +156,7 @@ fn a_keyspace_that_rests_comes_to_one_run_beside_a_busy_one() {
         });
         fill(&keyspace);
         let begun = Instant::now();
-        while !is_one_run_of_what_lives(&keyspace.stats()) && begun.elapsed() < Duration::from_secs(15) {
+        while !is_one_run_of_what_lives(&keyspace.stats()) && begun.elapsed() < Duration::from_secs(5) {
             simulation.clock.advance(hour / 4);
             std::thread::sleep(Duration::from_millis(5));
         }
