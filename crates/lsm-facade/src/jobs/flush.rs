@@ -50,7 +50,7 @@ impl Core {
             // Before the claim: while nobody flushes, nobody holds what was flushed but those who read it (P13).
             drop(parts);
             if self.memory.is_limited() {
-                self.free_what_nobody_reads();
+                self.free_retired();
             }
             drop(claim);
             self.update_pace(&keyspace);

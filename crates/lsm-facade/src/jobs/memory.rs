@@ -27,7 +27,7 @@ impl Core {
         let needed = wanted.map_or(0, |(_, needed)| needed);
         // What nobody reads any more, and tables beyond their part.
         self.forget_predecessors();
-        self.free_what_nobody_reads();
+        self.free_retired();
         self.tables.make_room_for_memtables(needed);
         self.tables.collect();
 
@@ -63,11 +63,6 @@ impl Core {
             self.jobs.lock().answer_for_memory(number);
             self.notify();
         }
-    }
-
-    /// Frees retired memory, also that which only retired memory held.
-    pub(super) fn free_what_nobody_reads(&self) {
-        while self.retired.collect() > 0 {}
     }
 
     /// Seals what a keyspace has in memory and has it flushed, whatever its size.

@@ -91,7 +91,7 @@ impl Core {
         let mut looked = false;
         // R4: before anything else, since on a busy database there is always something else: the memory of what the last
         // flush wrote counts for nobody's pace, and would grow for as long as writers keep the workers busy.
-        let mut tidied = self.free_retired();
+        let mut tidied = self.free_retired_unless_busy();
         self.look_for_expired_history();
         self.jobs.lock().release_overdue();
         loop {

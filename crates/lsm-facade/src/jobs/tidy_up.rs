@@ -15,7 +15,7 @@ impl Core {
     /// Frees what nobody uses any more, and returns whether there was anything.
     pub(crate) fn tidy_up(&self) -> bool {
         let _alone = self.tidying.lock().unwrap_or_else(PoisonError::into_inner);
-        let freed = self.retired.collect();
+        let freed = self.collect_retired();
         let forgot = self.forget_predecessors();
         let removed = self.remove_obsolete_tables();
         let replaced = match self.manifest.collect_obsolete() {
@@ -25,15 +25,31 @@ impl Core {
                 0
             }
         };
-        freed > 0 || forgot || removed > 0 || replaced > 0
+        freed || forgot || removed > 0 || replaced > 0
     }
 
-    /// Frees retired memory, unless somebody is about it, and returns whether there was any.
+    /// Frees retired memory, also that which only retired memory held, and returns whether there was any.
     pub(super) fn free_retired(&self) -> bool {
+        let _alone = self.tidying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.collect_retired()
+    }
+
+    /// The same, unless somebody is about it: who looks for a job does not wait for that.
+    pub(super) fn free_retired_unless_busy(&self) -> bool {
         match self.tidying.try_lock() {
             Err(TryLockError::WouldBlock) => false,
-            Ok(_) | Err(TryLockError::Poisoned(_)) => self.retired.collect() > 0,
+            Ok(_alone) => self.collect_retired(),
+            Err(TryLockError::Poisoned(_)) => self.free_retired(),
         }
+    }
+
+    /// To be called while tidying.
+    fn collect_retired(&self) -> bool {
+        let mut found = false;
+        while self.retired.collect() > 0 {
+            found = true;
+        }
+        found
     }
 
     /// R4: lets go of what stood before clears and drops, as far as no snapshot needs it.
