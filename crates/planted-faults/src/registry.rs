@@ -671,6 +671,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --test crash named::what_was_recovered_after_a_kill_survives_a_power_cut",
     },
     Fault {
+        name: "facade-claims-released-before-the-flush",
+        breaks: "L4",
+        caught_by: "-p lsm-facade --test crash named::claims_stay_where_they_are_while_recovery_cannot_be_flushed",
+    },
+    Fault {
         name: "facade-closed-before-it-is-settled",
         breaks: "L4",
         caught_by: "-p lsm-facade --test crash named::what_was_recovered_after_a_kill_survives_a_power_cut",

@@ -104,6 +104,9 @@ impl Core {
             return Err(Error::Failed { cause });
         }
         let began = self.environment.clock.monotonic();
+        if planted_faults::planted("facade-claims-released-before-the-flush") {
+            self.release_claims();
+        }
         self.guarded(|| self.flush_replayed(replayed, Vec::new()))?;
         self.release_claims();
         let keyspaces: Vec<_> = replayed.keyspaces.iter().map(|replayed| Arc::clone(&replayed.keyspace)).collect();

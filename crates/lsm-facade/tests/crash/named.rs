@@ -133,6 +133,37 @@ fn what_was_recovered_and_is_not_settled_may_be_lost_from_its_end() {
     assert!(found.len() > 1 && found.iter().all(|rows| *rows <= 60), "{found:?}");
 }
 
+/// L4: while what was recovered cannot be flushed no claim rises, whatever is written and synced meanwhile: a power cut then finds
+/// a torn tail and no damage.
+#[test]
+fn claims_stay_where_they_are_while_recovery_cannot_be_flushed() {
+    let killed = killed();
+    let recovered = small(&killed);
+    let opened = killed.files.event_count();
+    let full = Fault::on(FileOperation::Create).path_contains("/tables").effect(FaultEffect::NoSpace);
+    killed.files.inject(full);
+    let keyspace = recovered.keyspace("other").unwrap();
+    let synced = keyspace.with_durability(Durability::Synced);
+    for round in 0..40_u32 {
+        keyspace.with_durability(Durability::Buffered).insert(round.to_be_bytes(), [8; 1000]).unwrap();
+        let refused = synced.insert("later", "1").unwrap_err();
+        assert!(matches!(refused, Error::DiskFull { .. }), "{refused}");
+        // Looks after the log all the same, and says that the disk is full.
+        let _ = recovered.run_one_job();
+    }
+    let ended = killed.files.event_count();
+    for event in opened..=ended {
+        let cut = Simulation::with_files(killed.files.crash_image_at(event, Crash::PowerCut, event), event);
+        let rows = state_of(&small(&cut)).remove("a").unwrap();
+        let keys: Vec<_> = rows.iter().map(|(key, _)| u32::from_be_bytes(key[..].try_into().unwrap())).collect();
+        assert!(keys.iter().copied().eq(0..keys.len() as u32), "cut at {event}: {keys:?}");
+    }
+    killed.files.clear_faults();
+    synced.insert("later", "1").unwrap();
+    let cut = Simulation::with_files(killed.files.crash_image(Crash::PowerCut, 1), 1);
+    assert_eq!(state_of(&small(&cut))["a"].len(), 40, "there is room again");
+}
+
 /// L5: segments go when the edit that moves the floor is durable, and not before.
 #[test]
 fn a_crash_while_a_flush_frees_many_segments_loses_nothing() {
