@@ -81,7 +81,7 @@ enum Verb {
     /// Plants each fault of the registry and demands that its test fails
     Mutants(mutants::Options),
     /// Measures: beside the peers, in instructions, what the machine can do
-    Bench(bench::Options),
+    Bench(Box<bench::Options>),
     /// Lists the locked and exchanging instructions of a warm point read, and whose cache line each touches
     AuditGet,
     /// Draws where the time of one path goes, as a flame graph in target/profile

@@ -3,9 +3,9 @@
 //! ```text
 //!   bench --peers   ─▶ lab run, a process for each (engine, row, round) ─▶ results.jsonl ─▶ results.md, index.html
 //!   bench --report-only ─────────────────────────────────────────────────▶ the same, from the lines that are there
-//!   bench --check-page  ─▶ sample lines ─▶ index.html ─▶ headless browser ─▶ is every row drawn?
+//!   bench --check-page  ─▶ a sample of every row, or a page that was measured ─▶ headless browser ─▶ is every row drawn?
 //!   bench --ci      ─▶ callgrind over benches/counts ─▶ beside baseline.json: at most 3 % more, or it fails
-//!   bench --planted ─▶ the same with a fault that slows a get ─▶ does it fail?
+//!   bench --planted ─▶ the same, without and with a fault of at least 5 % of a get ─▶ does it pass, and fail?
 //!   bench --limits  ─▶ what the machine can do at best
 //! ```
 //!
@@ -34,9 +34,10 @@ pub(crate) struct Options {
     /// Writes the report anew from the results that are there
     #[arg(long, group = "what")]
     report_only: bool,
-    /// Opens a page made from sample results in a headless browser and counts what it draws
-    #[arg(long, group = "what")]
-    check_page: bool,
+    /// Opens a page in a headless browser and counts what it draws: a sample that has every row of the lab, or the page
+    /// of this directory of results
+    #[arg(long, group = "what", value_name = "DIRECTORY")]
+    check_page: Option<Option<PathBuf>>,
     /// Measures what the machine can do at best: copies, misses, syncs, page-cache reads
     #[arg(long, group = "what")]
     limits: bool,
@@ -51,8 +52,8 @@ pub(crate) struct Options {
 
 /// Does the one thing that is asked for.
 pub(crate) fn run(options: &Options) -> Outcome {
-    if options.check_page {
-        return browser::check_page();
+    if let Some(results) = &options.check_page {
+        return browser::check_page(results.as_deref());
     }
     if options.counting.wanted() {
         return counts::run(&options.counting, options.into.as_deref());
