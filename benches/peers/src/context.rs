@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::data::{KEY_BYTES, Rows, VALUE_BYTES, check_value, number_of};
-use crate::engine::{Direction, Engine, Kind, Outcome, Settings};
+use crate::engine::{Direction, Engine, Kind, Outcome, Settings, WRITE_BUFFER_BYTES};
 use crate::measure::{Costs, Measured, Plan};
 use crate::process;
 use crate::sets::{self, Set};
 
-/// Bytes of cache where a row does not say otherwise.
-const CACHE_BYTES: u64 = 256 << 20;
+/// Bytes of cache where a row does not say otherwise, however few rows there are.
+const CACHE_BYTES_MIN: u64 = 256 << 20;
 
 /// Operations of a row that mostly reads: enough for percentiles, however few keys there are, and no more than that.
 const READS: std::ops::RangeInclusive<u64> = 300_000..=1_000_000;
@@ -49,10 +49,12 @@ impl Context {
         self.keys() * (KEY_BYTES + VALUE_BYTES) as u64
     }
 
-    /// The usual settings.
+    /// The usual settings: half as much cache again as the rows take, so that an engine with a cache of its own finds
+    /// there all that it reads often, as one that maps its files finds it in the page cache.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
-            cache_bytes: CACHE_BYTES,
+            cache_bytes: CACHE_BYTES_MIN.max(self.logical_bytes() / 2 * 3),
+            larger_than_memory: false,
             compressed: self.compressed,
             synced: false,
             logical_bytes_max: self.logical_bytes() * 2,
@@ -138,8 +140,20 @@ impl Context {
         Ok(line)
     }
 
-    /// Panics unless the database holds exactly `count` rows, all of them ours as of the generation that `generation`
-    /// says of their numbers.
+    /// What is the same for every engine, for above the table of their settings.
+    pub(crate) fn says(&self) -> String {
+        let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
+        format!(
+            "Cache: {} for {} of keys and values (1.5 times as much, at least {}), but where a row says otherwise. Write \
+             buffers: {}. Settled: memtables are flushed, and nothing is due, running, or made due by a rest of the database.",
+            mib(self.settings().cache_bytes),
+            mib(self.logical_bytes()),
+            mib(CACHE_BYTES_MIN),
+            mib(WRITE_BUFFER_BYTES),
+        )
+    }
+
+    /// Panics unless the database holds exactly `count` rows, in order, each of which passes `check`.
     pub(crate) fn check_all(&self, engine: &dyn Engine, count: u64, mut check: impl FnMut(u64, &[u8])) -> Outcome {
         let (mut found, mut before) = (0, Vec::new());
         engine.scan(None, Direction::Forward, &mut |key, value| {

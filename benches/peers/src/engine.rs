@@ -21,6 +21,8 @@ pub(crate) type Seek<'a> = &'a mut dyn FnMut(&[u8], Look<'_>) -> Outcome;
 pub(crate) struct Settings {
     /// Bytes of the block or page cache.
     pub(crate) cache_bytes: u64,
+    /// Whether rows are read at random from more than memory holds, so that reading ahead only drives out what is there.
+    pub(crate) larger_than_memory: bool,
     /// Whether tables are compressed: by lz4, or by what the engine has that is nearest to it.
     pub(crate) compressed: bool,
     /// Whether every commit is durable before it is answered.
@@ -81,7 +83,7 @@ pub(crate) trait Engine: Send + Sync {
         work(&mut |from, look| self.scan(Some(from), Direction::Forward, look))
     }
 
-    /// Writes out what is only in memory and waits until no background work is due or running.
+    /// Writes out what is only in memory and waits until no background work is due or running, nor becomes due by rest.
     fn settle(&self) -> Outcome;
 
     /// Compacts everything; `false` if the engine has nothing of the kind.
@@ -111,7 +113,7 @@ pub(crate) struct Kind {
     /// The release.
     pub(crate) version: &'static str,
     /// How it is configured, for the table.
-    pub(crate) settings: &'static str,
+    pub(crate) says: fn(&Settings) -> String,
     /// Opens the database in the directory, or creates it.
     pub(crate) open: fn(&Path, &Settings) -> Outcome<Box<dyn Engine>>,
     /// Whether a file of this name is never written again once it is whole, so that a second name for it does as well

@@ -1,7 +1,8 @@
 //! `lab`: measures one row of one engine in one process.
 //!
 //! ```text
-//!   lab engines | rows | settings                what there is, a line each
+//!   lab engines | rows                           what there is, a line each
+//!   lab settings --keys N --compression C        how each engine is configured for so many rows
 //!   lab prepare --engine E --data DIR            builds the data sets that rows read
 //!   lab run --engine E --row R --dir DIR …       prints one JSON object as the last line of standard output
 //! ```
@@ -41,7 +42,10 @@ enum Verb {
     /// The rows, a line each: name, tab, what it does
     Rows,
     /// How the engines are configured, as a Markdown table
-    Settings,
+    Settings {
+        #[command(flatten)]
+        data: Data,
+    },
     /// Builds the data sets that rows read
     Prepare {
         #[command(flatten)]
@@ -80,6 +84,12 @@ enum Verb {
 struct Subject {
     #[arg(long)]
     engine: String,
+    #[command(flatten)]
+    data: Data,
+}
+
+#[derive(Args)]
+struct Data {
     /// Rows of the data set: a multiple of 1,000
     #[arg(long, value_parser = clap::value_parser!(u64).range(1000..=1_000_000_000))]
     keys: u64,
@@ -94,7 +104,25 @@ impl Subject {
             .into_iter()
             .find(|kind| kind.name == self.engine)
             .ok_or_else(|| format!("`{}` is no engine, or was not compiled in", self.engine))?;
-        Ok(Context::new(kind, self.keys, time, self.compression == "lz4", dir, data))
+        Ok(self.data.context(kind, time, dir, data))
+    }
+}
+
+impl Data {
+    fn context(&self, kind: Kind, time: Duration, dir: PathBuf, data: PathBuf) -> Context {
+        Context::new(kind, self.keys, time, self.compression == "lz4", dir, data)
+    }
+
+    /// What is the same for all engines, then a line for each.
+    fn settings(&self) -> String {
+        let (mut all, mut table) = (String::new(), "| engine | version | settings |\n|---|---|---|\n".to_string());
+        for kind in engine::kinds() {
+            let (name, version, says) = (kind.name, kind.version, kind.says);
+            let context = self.context(kind, Duration::ZERO, PathBuf::new(), PathBuf::new());
+            table.push_str(&format!("| {name} | {version} | {} |\n", says(&context.settings())));
+            all = context.says();
+        }
+        format!("{all}\n\n{table}")
     }
 }
 
@@ -117,12 +145,7 @@ fn run(verb: Verb) -> Outcome {
                 println!("{}\t{}", row.name, row.says);
             }
         }
-        Verb::Settings => {
-            println!("| engine | version | settings |\n|---|---|---|");
-            for kind in engine::kinds() {
-                println!("| {} | {} | {} |", kind.name, kind.version, kind.settings);
-            }
-        }
+        Verb::Settings { data } => print!("{}", data.settings()),
         Verb::Prepare { subject, data } => {
             let context = subject.context(Duration::ZERO, PathBuf::new(), data)?;
             sets::build(&context.kind, &context.settings(), context.keys(), &context.data)?;

@@ -177,14 +177,15 @@ struct About {
 
 impl About {
     fn ask(lab: &Path, options: &Measuring) -> Outcome<Self> {
-        let ask = |verb: &str| {
+        let ask = |verb: &str, arguments: &[&str]| {
             let mut command = Command::new(lab);
-            command.arg(verb);
+            command.arg(verb).args(arguments);
             output_of(command)
         };
         let first_word = |line: &str| line.split('\t').next().unwrap_or_default().trim().to_string();
-        let engines: Vec<String> = ask("engines")?.lines().map(first_word).filter(|name| !name.is_empty()).collect();
-        let rows: Vec<(String, String)> = ask("rows")?
+        let engines: Vec<String> =
+            ask("engines", &[])?.lines().map(first_word).filter(|name| !name.is_empty()).collect();
+        let rows: Vec<(String, String)> = ask("rows", &[])?
             .lines()
             .filter(|line| !line.trim().is_empty())
             .map(|line| (first_word(line), line.split_once('\t').map_or("", |(_, said)| said).trim().to_string()))
@@ -202,7 +203,7 @@ impl About {
         Ok(Self {
             rows: rows.into_iter().filter(|(name, _)| wanted(&options.rows, name)).collect(),
             engines: engines.into_iter().filter(|name| wanted(&options.engines, name)).collect(),
-            settings: ask("settings")?,
+            settings: ask("settings", &["--keys", &options.keys().to_string(), "--compression", &options.compression])?,
         })
     }
 

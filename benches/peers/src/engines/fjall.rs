@@ -15,8 +15,13 @@ pub(crate) fn kind() -> Kind {
     Kind {
         name: "fjall",
         version: "3.1.13",
-        settings: "memtable of 64 MiB, cache as given, 10 filter bits, blocks of 4 KiB, lz4 in all levels (journal plain), \
-                   2 workers; synced: `persist(SyncData)` after each write",
+        says: |settings| {
+            format!(
+                "memtable of 64 MiB, 10 filter bits, blocks of 4 KiB, {} (journal plain), 2 workers; keys of a `multi-get` \
+                 one by one; synced: `persist(SyncData)` after each write",
+                if settings.compressed { "lz4 in all levels" } else { "no compression" }
+            )
+        },
         open,
         is_immutable: |name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()),
         reads_in_place: false,

@@ -14,8 +14,12 @@ pub(crate) fn kind() -> Kind {
     Kind {
         name: "lmdb",
         version: "heed 0.23.1",
-        settings: "the page cache is its cache, no compression; not synced: NO_SYNC and WRITE_MAP (a power cut may corrupt \
-                   it); synced: no flags; a transaction for each operation, one for many seeks",
+        says: |_| {
+            "the page cache is its cache, no compression; not synced: NO_SYNC and WRITE_MAP (a power cut may corrupt it); \
+             synced: neither; NO_READ_AHEAD in `get-little-memory`; a transaction for each operation, one for a \
+             `multi-get` and for many seeks"
+                .to_string()
+        },
         open,
         // Files are written in place.
         is_immutable: |_| false,
@@ -47,11 +51,12 @@ fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
     // Pages are at worst half full, and copies of pages that readers still see come on top.
     let map = settings.logical_bytes_max.saturating_mul(8).max(1 << 30).next_multiple_of(1 << 20);
     options.map_size(map as usize).max_dbs(settings.keyspaces);
+    let mut flags = EnvFlags::empty();
+    flags.set(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP, !settings.synced);
+    flags.set(EnvFlags::NO_READ_AHEAD, settings.larger_than_memory);
     // SAFETY: the file is opened once in this process, and no other process writes to it.
     let env = unsafe {
-        if !settings.synced {
-            options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP);
-        }
+        options.flags(flags);
         options.open(dir)?
     };
     let env: &'static Env = Box::leak(Box::new(env));

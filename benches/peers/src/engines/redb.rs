@@ -13,9 +13,12 @@ pub(crate) fn kind() -> Kind {
     Kind {
         name: "redb",
         version: "4.6.0",
-        settings: "cache as given, no compression; not synced: `Durability::None`, each 10,000th commit `Immediate` (pages \
-                   are only freed by those; what came after the last one is lost when the process is killed); synced: \
-                   `Immediate`; a transaction for each operation, one for many seeks",
+        says: |_| {
+            "no compression; not synced: `Durability::None`, each 10,000th commit `Immediate` (pages are only freed by those; \
+             what came after the last one is lost when the process is killed); synced: `Immediate`; a transaction for each \
+             operation, one for a `multi-get` and for many seeks"
+                .to_string()
+        },
         open,
         is_immutable: |_| false,
         reads_in_place: false,

@@ -18,15 +18,29 @@ pub(crate) fn kind() -> Kind {
     Kind {
         name: "rocksdb",
         version: "11.8 (crate 0.25.0)",
-        settings: "2 write buffers of 64 MiB, LRU block cache as given, full Bloom filters of 10 bits, blocks of 4 KiB with \
-                   hash index (format 6), dynamic levels, lz4 in all levels, 2 background jobs, files synced each \
-                   1 MiB; `get_pinned`, raw iterators, `batched_multi_get`; synced: `sync`",
+        says: |settings| {
+            format!(
+                "2 write buffers of 64 MiB, LRU block cache, full Bloom filters of 10 bits, blocks of 4 KiB with hash index \
+                 (format 6), dynamic levels, {}, 2 background jobs, files synced each 1 MiB; `get_pinned`, raw iterators, \
+                 `batched_multi_get`; checksums: XXH3 of blocks, CRC32C of log records {}; synced: `sync`",
+                if settings.compressed { "lz4 in all levels" } else { "no compression" },
+                if CRC_IN_HARDWARE {
+                    "by the processor's instruction"
+                } else {
+                    "in software (it is told at build time, and is built for the baseline of the architecture)"
+                }
+            )
+        },
         open,
         is_immutable: |name| name.ends_with(".sst"),
         reads_in_place: false,
         survives_kill: true,
     }
 }
+
+/// Whether its build takes the processor's instruction: it goes by the features that this program is built for.
+const CRC_IN_HARDWARE: bool =
+    cfg!(any(target_feature = "sse4.2", all(target_arch = "aarch64", target_feature = "crc", target_feature = "aes")));
 
 type Database = DBWithThreadMode<MultiThreaded>;
 

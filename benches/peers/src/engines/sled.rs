@@ -1,6 +1,8 @@
 //! sled.
 
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sled::{Batch, Config, Db, Mode, Tree};
 
@@ -13,8 +15,12 @@ pub(crate) fn kind() -> Kind {
     Kind {
         name: "sled",
         version: "0.34.7",
-        settings: "cache as given, high-throughput mode, no compression, flushed each 500 ms (what came after is lost when \
-                   the process is killed); synced: `flush` after each write",
+        says: |_| {
+            "high-throughput mode, no compression, flushed each 500 ms (what came after is lost when the process is killed); \
+             keys of a `multi-get` one by one; closed when its lock is free, which is some time after it was dropped; \
+             synced: `flush` after each write"
+                .to_string()
+        },
         open,
         is_immutable: |_| false,
         reads_in_place: false,
@@ -22,17 +28,43 @@ pub(crate) fn kind() -> Kind {
     }
 }
 
+/// Fields are dropped in this order.
 struct Sled {
-    database: Db,
     rows: Tree,
+    database: Db,
     synced: bool,
+    _closed: Closed,
+}
+
+/// Waits, when it is dropped, until the lock of the database that was dropped before is free: sled lets it go late, in a
+/// thread of its own, and refuses to open until then.
+struct Closed {
+    lock: PathBuf,
+}
+
+/// A lock that is held for so long is not waited for.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let begun = Instant::now();
+        let is_held =
+            || matches!(File::open(&self.lock).map(|file| file.try_lock()), Ok(Err(TryLockError::WouldBlock)));
+        while is_held() {
+            if begun.elapsed() > CLOSING_PATIENCE {
+                eprintln!("still locked {} s after closing", CLOSING_PATIENCE.as_secs());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
     let config = Config::new().path(dir).cache_capacity(settings.cache_bytes).mode(Mode::HighThroughput);
     let database = config.flush_every_ms(Some(500)).open()?;
     let rows = database.open_tree("rows")?;
-    Ok(Box::new(Sled { database, rows, synced: settings.synced }))
+    Ok(Box::new(Sled { rows, database, synced: settings.synced, _closed: Closed { lock: dir.join("db") } }))
 }
 
 impl Sled {

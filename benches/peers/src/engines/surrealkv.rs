@@ -17,9 +17,15 @@ pub(crate) fn kind() -> Kind {
     Kind {
         name: "surrealkv",
         version: "1.2.0",
-        settings: "memtable of 32 MiB (counts keys and nodes; values, as much again, come on top), cache as given, 10 filter \
-                   bits, blocks of 4 KiB, snappy in all levels where others have lz4, runtime of 2 threads; a \
-                   transaction for each operation, one for many seeks; synced: log preallocated, `Durability::Immediate`",
+        says: |settings| {
+            format!(
+                "memtable of 32 MiB (counts keys and nodes; values, as much again, come on top), 10 filter bits, blocks of \
+                 4 KiB, {}, runtime of 2 threads, called from others, so that a commit wakes one of these and is woken by \
+                 it; a transaction for each operation, one for a `multi-get` and for many seeks; synced: log preallocated, \
+                 `Durability::Immediate`",
+                if settings.compressed { "snappy in all levels where others have lz4" } else { "no compression" }
+            )
+        },
         open,
         is_immutable: |name| name.ends_with(".sst"),
         reads_in_place: false,

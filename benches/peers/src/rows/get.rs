@@ -34,7 +34,11 @@ pub(super) fn rows() -> Vec<Row> {
             little_memory,
         ),
         row("get-missing", "Random keys that nobody wrote, among the others; 1 thread.", missing),
-        row("multi-get", "100 random keys a call; 1 thread. An operation is one key.", multi),
+        row(
+            "multi-get",
+            "100 random keys a call, of one state where the engine has a call for that; 1 thread. An operation is one key.",
+            multi,
+        ),
         row("get-4k", "Random keys of 1/40 of the rows, with values of 4 KiB; 1 thread.", |it| large(it, Set::Large4K)),
         row("get-64k", "Random keys of 1/640 of the rows, with values of 64 KiB; 1 thread.", |it| {
             large(it, Set::Large64K)
@@ -102,7 +106,7 @@ fn little_memory(context: &Context) -> Outcome<Value> {
 
 fn in_group(context: &Context) -> Outcome<Value> {
     let bytes = (context.logical_bytes() / 4).max(LIMIT_BYTES_MIN);
-    let settings = Settings { cache_bytes: bytes / 2, ..context.settings() };
+    let settings = Settings { cache_bytes: bytes / 2, larger_than_memory: true, ..context.settings() };
     context.copy(Set::Base)?;
     // Pages count for the group that read them first.
     sets::forget_pages(&context.database_dir())?;
