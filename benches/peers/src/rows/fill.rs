@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::written::{check_deleted, check_overwritten};
 use super::{Row, row, shuffled};
 use crate::context::Context;
-use crate::data::{check_large_value, check_value, fill_value, key, value};
+use crate::data::{check_large_value, fill_value, key, value};
 use crate::engine::{Outcome, Settings};
 use crate::measure::{Plan, measure};
 use crate::sets::Set;
@@ -95,13 +96,7 @@ fn overwrite(context: &Context) -> Outcome<Value> {
         },
     )?;
     let line = context.line(&measured, "ops", engine.as_ref())?;
-    let mut new = 0;
-    context.check_all(engine.as_ref(), count, |number, found| {
-        let generation = crate::data::check_any_value(number, found);
-        assert!(generation <= 1, "a generation that nobody wrote");
-        new += u64::from(generation);
-    })?;
-    assert_eq!(new, measured.operations(), "another number of new rows than were written");
+    check_overwritten(context, engine.as_ref(), measured.operations())?;
     Ok(line)
 }
 
@@ -110,7 +105,7 @@ fn delete(context: &Context) -> Outcome<Value> {
     let engine = context.open(Set::Base, &context.settings())?;
     let measured = measure(context.plan(1, count), |_| (), |(), place| engine.delete(&key(shuffled(place, count))))?;
     let line = context.line(&measured, "ops", engine.as_ref())?;
-    context.check_all(engine.as_ref(), count - measured.operations(), |number, found| check_value(number, 0, found))?;
+    check_deleted(context, engine.as_ref(), measured.operations())?;
     Ok(line)
 }
 

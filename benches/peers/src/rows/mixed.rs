@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::written::Written;
 use super::{Row, row};
 use crate::context::Context;
 use crate::data::{Random, check_any_value, key, value};
@@ -39,27 +40,40 @@ pub(super) fn get_any(engine: &dyn Engine, number: u64) -> Outcome<u32> {
     Ok(generation)
 }
 
+/// The row that a thread turns to next, and the generation that it gives it; `None` if it only reads it.
+#[inline]
+fn next_step(random: &mut Random, keys: u64) -> (u64, Option<u32>) {
+    let number = random.below(keys);
+    (number, (random.below(100) >= READS).then(|| random.next() as u32))
+}
+
 fn mixed(context: &Context, threads: u64) -> Outcome<Value> {
+    let keys = context.keys();
     let engine = context.open(Set::Base, &context.settings())?;
     super::get::warm_up(context, engine.as_ref())?;
-    let measured = measure(context.reads(threads), Random::new, |random, _| {
-        let number = random.below(context.keys());
-        if random.below(100) < READS {
-            return get_any(engine.as_ref(), number).map(|_| ());
-        }
-        engine.put(&key(number), &value(number, random.next() as u32))
+    let measured = measure(context.reads(threads), Random::new, |random, _| match next_step(random, keys) {
+        (number, None) => get_any(engine.as_ref(), number).map(|_| ()),
+        (number, Some(generation)) => engine.put(&key(number), &value(number, generation)),
     })?;
     let line = context.line(&measured, "ops", engine.as_ref())?;
-    check_every(context, engine.as_ref(), context.keys())?;
+    let mut written = Written::default();
+    for (thread, &done) in (0..).zip(&measured.done) {
+        let mut random = Random::new(thread);
+        let steps = (0..done).map(|_| next_step(&mut random, keys));
+        written.add(steps.filter_map(|(number, generation)| Some((number, generation?))));
+    }
+    written.check_all(context, engine.as_ref())?;
     Ok(line)
 }
 
-/// Panics unless there are `count` rows, of whatever generations.
-pub(super) fn check_every(context: &Context, engine: &dyn Engine, count: u64) -> Outcome {
-    context.check_all(engine, count, |number, found| {
-        check_any_value(number, found);
-    })
+/// The row that the writer beside readers overwrites next, and its generation.
+#[inline]
+fn next_write(random: &mut Random, keys: u64) -> (u64, u32) {
+    (random.below(keys), random.next() as u32)
 }
+
+/// What the random numbers of the writer beside readers begin with.
+const WRITER: u64 = 77;
 
 fn read_while_writing(context: &Context) -> Outcome<Value> {
     let engine = context.open(Set::Base, &context.settings())?;
@@ -67,14 +81,14 @@ fn read_while_writing(context: &Context) -> Outcome<Value> {
     // Relaxed: the writer only has to see it soon.
     let stop = AtomicBool::new(false);
     let (measured, written) = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| -> Outcome<f64> {
-            let (mut random, mut count, begun) = (Random::new(77), 0u64, Instant::now());
+        let writer = scope.spawn(|| -> Outcome<(u64, f64)> {
+            let (mut random, mut count, begun) = (Random::new(WRITER), 0u64, Instant::now());
             while !stop.load(Ordering::Relaxed) {
-                let number = random.below(context.keys());
-                engine.put(&key(number), &value(number, random.next() as u32))?;
+                let (number, generation) = next_write(&mut random, context.keys());
+                engine.put(&key(number), &value(number, generation))?;
                 count += 1;
             }
-            Ok(count as f64 / begun.elapsed().as_secs_f64())
+            Ok((count, count as f64 / begun.elapsed().as_secs_f64()))
         });
         let _stop = Stop(&stop);
         let measured = measure(context.reads(2), Random::new, |random, _| {
@@ -84,8 +98,11 @@ fn read_while_writing(context: &Context) -> Outcome<Value> {
         (measured, writer.join().expect("the writer asks nothing"))
     });
     let mut line = context.line(&measured?, "ops", engine.as_ref())?;
-    line["writer_per_second"] = json!(written?);
-    check_every(context, engine.as_ref(), context.keys())?;
+    let (count, per_second) = written?;
+    line["writer_per_second"] = json!(per_second);
+    let (mut written, mut random) = (Written::default(), Random::new(WRITER));
+    written.add((0..count).map(|_| next_write(&mut random, context.keys())));
+    written.check_all(context, engine.as_ref())?;
     Ok(line)
 }
 

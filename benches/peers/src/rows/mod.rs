@@ -3,10 +3,13 @@
 mod fill;
 mod get;
 mod keyspaces;
+#[cfg(test)]
+mod liars;
 mod mixed;
 mod open;
 mod scan;
 mod space;
+mod written;
 mod ycsb;
 
 pub(crate) use open::die_with_rows;

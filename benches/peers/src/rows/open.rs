@@ -7,6 +7,7 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::written::count_lost;
 use super::{Row, row, shuffled};
 use crate::context::Context;
 use crate::data::{check_any_value, check_value, key, value};
@@ -77,13 +78,7 @@ fn killed(context: &Context) -> Outcome<Value> {
         Ok((engine, begun.elapsed()))
     });
     let (engine, took) = engine?;
-    let mut new = 0;
-    context.check_all(engine.as_ref(), context.keys(), |number, found| {
-        let generation = check_any_value(number, found);
-        assert!(generation <= 1, "a generation that nobody wrote");
-        new += u64::from(generation);
-    })?;
-    let lost = context.keys() / 2 - new;
+    let lost = count_lost(context, engine.as_ref(), context.keys() / 2)?;
     assert!(lost == 0 || !context.kind.survives_kill, "{lost} commits are lost that were to survive a kill");
     let mut line = context.figure("ms", took.as_secs_f64() * 1e3, true, &costs, Some(engine.as_ref()))?;
     line["lost"] = json!(lost);

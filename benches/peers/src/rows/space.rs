@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::written::check_overwritten;
 use super::{Row, row, shuffled};
 use crate::context::Context;
 use crate::data::{KEY_BYTES, VALUE_BYTES, key, value};
@@ -22,11 +23,9 @@ pub(super) fn rows() -> Vec<Row> {
             |it| amplification(it, true),
         ),
         row("space-filled", "Bytes on the disk for each byte of a row: the data set, settled and reopened.", |it| {
-            space(it, Of::Everything, &|_| Ok(Some(true)))
+            space(it, Of::Everything, &nothing)
         }),
-        row("space-filled-live", "Of these, what live tables or pages take.", |it| {
-            space(it, Of::Live, &|_| Ok(Some(true)))
-        }),
+        row("space-filled-live", "Of these, what live tables or pages take.", |it| space(it, Of::Live, &nothing)),
         row(
             "space-overwritten",
             "Bytes on the disk for each byte of a row, after each row was written once more, and settled.",
@@ -40,10 +39,10 @@ pub(super) fn rows() -> Vec<Row> {
             "Bytes on the disk for each byte of a row, after each was written once more and all was compacted by hand.",
             |it| {
                 space(it, Of::Everything, &|engine| {
-                    let finished = overwrite(it, engine)?;
+                    let overwritten = overwrite(it, engine)?;
                     let compacted = engine.compact()?;
                     engine.settle()?;
-                    Ok(finished.filter(|_| compacted))
+                    Ok(overwritten.filter(|_| compacted))
                 })
             },
         ),
@@ -57,11 +56,26 @@ enum Of {
     Live,
 }
 
-/// Writes every row once more, and settles; says whether there was time for all.
-fn overwrite(context: &Context, engine: &dyn Engine) -> Outcome<Option<bool>> {
+/// What is done before space is measured: writes every row once more or none, then settles. Says how many of how many
+/// there was time for, or nothing if the engine cannot do it.
+type Work<'a> = &'a dyn Fn(&dyn Engine) -> Outcome<Option<Overwritten>>;
+
+/// Rows that were written once more, of those that were to be.
+#[derive(Debug, Clone, Copy)]
+struct Overwritten {
+    done: u64,
+    wanted: u64,
+}
+
+fn overwrite(context: &Context, engine: &dyn Engine) -> Outcome<Option<Overwritten>> {
     let done = write_all(context, engine, true)?;
     engine.settle()?;
-    Ok(Some(done == context.keys()))
+    Ok(Some(Overwritten { done, wanted: context.keys() }))
+}
+
+/// Leaves the data set as it is.
+fn nothing(_: &dyn Engine) -> Outcome<Option<Overwritten>> {
+    Ok(Some(Overwritten { done: 0, wanted: 0 }))
 }
 
 /// Writes every row; says how many there was time for.
@@ -91,14 +105,19 @@ fn amplification(context: &Context, again: bool) -> Outcome<Value> {
         return Ok(json!({"unit": "x", "unavailable": "the kernel does not count written bytes"}));
     };
     let factor = written as f64 / (done * (KEY_BYTES + VALUE_BYTES) as u64) as f64;
-    context.figure("x", factor, done == context.keys(), &costs, Some(engine.as_ref()))
+    let line = context.figure("x", factor, done == context.keys(), &costs, Some(engine.as_ref()))?;
+    match again {
+        true => check_overwritten(context, engine.as_ref(), done)?,
+        false => context.check_first(engine.as_ref(), done)?,
+    }
+    Ok(line)
 }
 
-/// Does `work`, which says whether it was finished, or nothing if the engine cannot do it, and measures what it left.
-fn space(context: &Context, of: Of, work: &dyn Fn(&dyn Engine) -> Outcome<Option<bool>>) -> Outcome<Value> {
+/// Does the work and measures what it left.
+fn space(context: &Context, of: Of, work: Work<'_>) -> Outcome<Value> {
     let engine = context.open(Set::Base, &context.settings())?;
-    let (finished, costs) = Costs::of(|| work(engine.as_ref()));
-    let Some(finished) = finished? else {
+    let (overwritten, costs) = Costs::of(|| work(engine.as_ref()));
+    let Some(Overwritten { done, wanted }) = overwritten? else {
         return Ok(json!({"unit": "x", "unsupported": "it has no compaction by hand"}));
     };
     let bytes = match of {
@@ -109,6 +128,7 @@ fn space(context: &Context, of: Of, work: &dyn Fn(&dyn Engine) -> Outcome<Option
         },
     };
     let factor = bytes as f64 / context.logical_bytes() as f64;
-    super::mixed::check_every(context, engine.as_ref(), context.keys())?;
-    context.figure("x", factor, finished, &costs, Some(engine.as_ref()))
+    let line = context.figure("x", factor, done == wanted, &costs, Some(engine.as_ref()))?;
+    check_overwritten(context, engine.as_ref(), done)?;
+    Ok(line)
 }

@@ -9,17 +9,20 @@
 //! | E | 95 % scans of 1 to 100 rows | 5 % inserts | skewed |
 //! | F | 50 % gets | 50 % gets followed by an overwrite | skewed |
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
-use super::mixed::{check_every, get_any};
+use super::mixed::get_any;
+use super::written::Written;
 use super::{Row, row};
 use crate::context::Context;
-use crate::data::{Random, Zipf, check_any_value, key, mix, number_of, value};
+use crate::data::{Random, Zipf, check_any_value, check_value, key, mix, number_of, value};
 use crate::engine::{Direction, Engine, Outcome};
 use crate::measure::measure;
 use crate::sets::Set;
 
-const THREADS: u64 = 2;
+const THREADS: usize = 2;
 
 /// The most rows of a scan.
 const SCAN_MAX: u64 = 100;
@@ -46,9 +49,23 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// What a thread knows.
-struct Client<'a> {
-    engine: &'a dyn Engine,
+/// What a thread does next.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Get(u64),
+    /// Writes the row of the data set anew, as of this generation.
+    Overwrite(u64, u32),
+    /// Gets the row of the data set and writes it as of the next generation.
+    Advance(u64),
+    /// Writes a row that was not there.
+    Insert(u64),
+    /// Looks at so many rows from this one of the data set on.
+    Scan(u64, u64),
+}
+
+/// Chooses the steps of a thread. They follow from its number, so that they can be gone through again.
+struct Chooser<'a> {
+    workload: Workload,
     zipf: &'a Zipf,
     random: Random,
     thread: u64,
@@ -58,7 +75,11 @@ struct Client<'a> {
     inserted: u64,
 }
 
-impl Client<'_> {
+impl<'a> Chooser<'a> {
+    fn new(workload: Workload, zipf: &'a Zipf, keys: u64, thread: u64) -> Self {
+        Self { workload, zipf, random: Random::new(thread), thread, keys, inserted: 0 }
+    }
+
     /// A row of the data set, some more likely than others, which lie anywhere.
     #[inline]
     fn skewed(&mut self) -> u64 {
@@ -78,103 +99,174 @@ impl Client<'_> {
     /// The number of the row that this thread inserted as its `place`-th.
     #[inline]
     fn own(&self, place: u64) -> u64 {
-        self.keys + self.thread + place * THREADS
+        self.keys + self.thread + place * THREADS as u64
     }
 
     #[inline]
-    fn get(&mut self, number: u64) -> Outcome<u32> {
-        get_any(self.engine, number)
-    }
-
-    #[inline]
-    fn overwrite(&mut self, number: u64, generation: u32) -> Outcome {
-        self.engine.put(&key(number), &value(number, generation))
-    }
-
-    #[inline]
-    fn insert(&mut self) -> Outcome {
-        let number = self.own(self.inserted);
-        self.engine.put(&key(number), &value(number, 0))?;
+    fn insert(&mut self) -> Step {
         self.inserted += 1;
-        Ok(())
-    }
-
-    fn scan(&mut self) -> Outcome {
-        let (first, length) = (self.skewed(), 1 + self.random.below(SCAN_MAX));
-        let from = key(first);
-        let (mut before, mut seen) = (from, 0);
-        self.engine.scan(Some(&from), Direction::Forward, &mut |found, value| {
-            check_any_value(number_of(found), value);
-            assert!(if seen == 0 { found == from } else { found > &before[..] }, "rows are out of order");
-            before.copy_from_slice(found);
-            seen += 1;
-            seen < length
-        })?;
-        assert!(seen > 0, "row {first} is missing");
-        Ok(())
+        Step::Insert(self.own(self.inserted - 1))
     }
 
     #[inline]
-    fn step(&mut self, workload: Workload) -> Outcome {
+    fn next(&mut self) -> Step {
         let of_hundred = self.random.below(100);
-        match workload {
+        match self.workload {
             Workload::A | Workload::B | Workload::C => {
-                let reads = match workload {
+                let reads = match self.workload {
                     Workload::A => 50,
                     Workload::B => 95,
                     _ => 100,
                 };
                 let number = self.skewed();
-                if of_hundred < reads {
-                    return self.get(number).map(|_| ());
+                match of_hundred < reads {
+                    true => Step::Get(number),
+                    false => Step::Overwrite(number, self.random.next() as u32),
                 }
-                let generation = self.random.next() as u32;
-                self.overwrite(number, generation)
             }
-            Workload::D if of_hundred < 95 => {
-                let number = self.newest();
-                self.get(number).map(|_| ())
+            Workload::D if of_hundred < 95 => Step::Get(self.newest()),
+            Workload::E if of_hundred < 95 => {
+                let first = self.skewed();
+                Step::Scan(first, 1 + self.random.below(SCAN_MAX))
             }
-            Workload::E if of_hundred < 95 => self.scan(),
             Workload::D | Workload::E => self.insert(),
             Workload::F => {
                 let number = self.skewed();
-                let generation = self.get(number)?;
-                if of_hundred < 50 { Ok(()) } else { self.overwrite(number, generation.wrapping_add(1)) }
+                if of_hundred < 50 { Step::Get(number) } else { Step::Advance(number) }
             }
         }
+    }
+}
+
+/// The data set in the order of its keys, for those that scan it.
+struct Order<'a> {
+    sorted: &'a [u32],
+    /// Where each row stands in `sorted`.
+    places: Vec<u32>,
+}
+
+impl<'a> Order<'a> {
+    fn of(sorted: &'a [u32]) -> Self {
+        let mut places = vec![0; sorted.len()];
+        for (place, &number) in (0..).zip(sorted) {
+            places[number as usize] = place;
+        }
+        Self { sorted, places }
+    }
+}
+
+/// Scans `length` rows from row `first` on. No row of the data set may be passed over, and it may end early only where the
+/// data set ends; rows that were inserted meanwhile may come between.
+fn scan(engine: &dyn Engine, order: &Order<'_>, first: u64, length: u64) -> Outcome {
+    let from = key(first);
+    let mut place = order.places[first as usize] as usize;
+    let (mut before, mut seen) = (from, 0);
+    engine.scan(Some(&from), Direction::Forward, &mut |found, value| {
+        let number = number_of(found);
+        check_value(number, 0, value);
+        assert!(if seen == 0 { found == from } else { found > &before[..] }, "rows are out of order");
+        if number < order.sorted.len() as u64 {
+            assert_eq!(order.sorted.get(place).copied(), Some(number as u32), "a row is missing before row {number}");
+            place += 1;
+        }
+        before.copy_from_slice(found);
+        seen += 1;
+        seen < length
+    })?;
+    assert!(seen == length || place == order.sorted.len(), "a scan from row {first} on ended after {seen} rows");
+    Ok(())
+}
+
+#[inline]
+fn carry_out(engine: &dyn Engine, order: Option<&Order<'_>>, step: Step) -> Outcome {
+    match step {
+        Step::Get(number) => get_any(engine, number).map(|_| ()),
+        Step::Overwrite(number, generation) => engine.put(&key(number), &value(number, generation)),
+        Step::Advance(number) => {
+            let generation = get_any(engine, number)?;
+            engine.put(&key(number), &value(number, generation.wrapping_add(1)))
+        }
+        Step::Insert(number) => engine.put(&key(number), &value(number, 0)),
+        Step::Scan(first, length) => scan(engine, order.expect("made for whoever scans"), first, length),
     }
 }
 
 fn ycsb(context: &Context, workload: Workload) -> Outcome<Value> {
     let keys = context.keys();
     let zipf = Zipf::new(keys);
+    // Before the database is opened: it is no memory of the engine's.
+    let order = matches!(workload, Workload::E).then(|| Order::of(context.rows.sorted()));
     let engine = context.open(Set::Base, &context.settings())?;
     super::get::warm_up(context, engine.as_ref())?;
-    let mut plan = context.reads(THREADS);
+    let mut plan = context.reads(THREADS as u64);
     if matches!(workload, Workload::E) {
         plan.operations /= 5;
     }
-    let inserts = std::sync::atomic::AtomicU64::new(0);
-    let begin = |thread| Counted {
-        client: Client { engine: engine.as_ref(), zipf: &zipf, random: Random::new(thread), thread, keys, inserted: 0 },
-        inserts: &inserts,
-    };
-    let measured = measure(plan, begin, |it, _| it.client.step(workload))?;
+    let begin = |thread| Chooser::new(workload, &zipf, keys, thread);
+    let measured = measure(plan, begin, |it, _| carry_out(engine.as_ref(), order.as_ref(), it.next()))?;
     let line = context.line(&measured, "ops", engine.as_ref())?;
-    check_every(context, engine.as_ref(), keys + inserts.into_inner())?;
+    Left::of(&measured.done, begin).check(context, engine.as_ref())?;
     Ok(line)
 }
 
-/// Adds up what its thread inserted when the thread ends.
-struct Counted<'a> {
-    client: Client<'a>,
-    inserts: &'a std::sync::atomic::AtomicU64,
+/// What all threads together must have left.
+#[derive(Default)]
+struct Left {
+    overwritten: Written,
+    /// How often each thread wrote a row as of the next generation.
+    advanced: HashMap<u64, [u32; THREADS]>,
+    /// How many rows each thread inserted.
+    inserted: [u64; THREADS],
 }
 
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        // Relaxed: it is read after the threads were joined.
-        self.inserts.fetch_add(self.client.inserted, std::sync::atomic::Ordering::Relaxed);
+impl Left {
+    /// Goes through the steps again, as many as each thread did.
+    fn of<'a>(done: &[u64], begin: impl Fn(u64) -> Chooser<'a>) -> Self {
+        let mut left = Self::default();
+        for (thread, &done) in done.iter().enumerate() {
+            let mut chooser = begin(thread as u64);
+            let mut overwritten = Vec::new();
+            for _ in 0..done {
+                match chooser.next() {
+                    Step::Overwrite(number, generation) => overwritten.push((number, generation)),
+                    Step::Advance(number) => left.advanced.entry(number).or_default()[thread] += 1,
+                    Step::Get(_) | Step::Insert(_) | Step::Scan(..) => {}
+                }
+            }
+            left.overwritten.add(overwritten.into_iter());
+            left.inserted[thread] = chooser.inserted;
+        }
+        left
     }
+
+    /// Panics unless the database holds this, and nothing else.
+    fn check(&self, context: &Context, engine: &dyn Engine) -> Outcome {
+        let keys = context.keys();
+        context.check_all(engine, keys + self.inserted.iter().sum::<u64>(), |number, found| {
+            let generation = check_any_value(number, found);
+            if let Some(place) = number.checked_sub(keys) {
+                let thread = (place % THREADS as u64) as usize;
+                assert!(place / (THREADS as u64) < self.inserted[thread], "row {number}, which nobody inserted");
+                assert_eq!(generation, 0, "row {number} was never overwritten");
+                return;
+            }
+            match self.advanced.get(&number) {
+                Some(times) => check_advanced(number, generation, times),
+                None => self.overwritten.check(number, generation),
+            }
+        })
+    }
+}
+
+/// Panics unless the row can be of this generation after each thread has got it and written the next one so often.
+///
+/// Between a get and its write the other thread's writes may come, and are lost then: two threads leave anything from 1 to
+/// their sum.
+fn check_advanced(number: u64, generation: u32, times: &[u32; THREADS]) {
+    let all: u32 = times.iter().sum();
+    let least = if times.contains(&all) { all } else { 1 };
+    assert!(
+        (least..=all).contains(&generation),
+        "row {number} holds {generation} after {times:?} steps of the threads"
+    );
 }
