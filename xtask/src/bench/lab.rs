@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::machine::{date, load, machine};
+use super::machine::{commit, date, load, machine};
 use super::results::{self, Appender, Slot};
 use crate::shell::{Outcome, build_executables, cargo, output_of, root};
 use crate::tools;
@@ -71,6 +71,11 @@ impl Measuring {
         self.seconds.unwrap_or(if self.quick { 2.0 } else { 8.0 })
     }
 
+    /// The marks of the document's place for these tables: there is one for each size of the data set and compression.
+    pub(crate) fn marks(&self) -> String {
+        results::marks(self.keys(), &self.compression)
+    }
+
     /// The output directory.
     pub(crate) fn out(&self) -> PathBuf {
         let bench = root().join("target/bench");
@@ -93,6 +98,8 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Measures everything that has no line yet.
 pub(crate) fn run(options: &Measuring) -> Outcome {
+    // Before building: what is changed meanwhile is not what is measured.
+    let commit = commit();
     let lab = match &options.lab {
         Some(path) => path.clone(),
         None => build()?,
@@ -115,7 +122,8 @@ pub(crate) fn run(options: &Measuring) -> Outcome {
         .filter_map(results::slot)
         .collect();
     let mut lines = Appender::open(&path)?;
-    let machine = machine();
+    std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
+    let machine = machine(&work);
     let mut bench = Bench { lab: &lab, options, work: &work, prepared: HashMap::new() };
     let all = options.rounds() * (about.rows.len() * about.engines.len()) as u64;
     let (mut number, mut wrong) = (0, Vec::new());
@@ -138,6 +146,7 @@ pub(crate) fn run(options: &Measuring) -> Outcome {
                     ("round", json!(round)),
                     ("date", json!(date())),
                     ("machine", json!(machine)),
+                    ("commit", json!(commit)),
                     ("load", json!(load)),
                 ] {
                     line[name] = value;

@@ -33,12 +33,13 @@ pub(crate) fn run(into: Option<&Path>) -> Outcome {
     let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
     std::fs::create_dir_all(&dir).map_err(failed)?;
     let path = dir.join("file");
+    let machine = machine(&dir);
     let measured = measure(&path).map_err(failed);
     let _ = std::fs::remove_dir_all(&dir);
     let mut text = format!(
         "{}, {}; load {:.1}. The best of {ROUNDS} rounds each.\n\n| limit | figure |\n|---|---:|\n",
         date(),
-        machine(),
+        machine,
         load().unwrap_or(f64::NAN)
     );
     for (limit, figure) in measured? {

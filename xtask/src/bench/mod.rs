@@ -63,6 +63,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let out = options.lab.out();
     if options.peers {
+        if let Some(document) = &options.into {
+            // Before hours of measuring, and not after.
+            markdown::check_marks(&root().join(document), &options.lab.marks())?;
+        }
         let measured = lab::run(&options.lab);
         // What was measured before a failure is reported all the same.
         let reported = report(&out, options.into.as_deref());
@@ -84,8 +88,8 @@ fn report(out: &std::path::Path, into: Option<&std::path::Path>) -> Outcome {
     results::write(&out.join("index.html"), &page::draw(&summary)?)?;
     println!("wrote {} and index.html", out.join("results.md").display());
     if let Some(document) = into {
-        // A document has a place for each size of the data set.
-        let marks = format!("lab-{}-{}", lab.about["keys"], lab.about["compression"].as_str().unwrap_or_default());
+        let keys = lab.about["keys"].as_u64().unwrap_or_default();
+        let marks = results::marks(keys, lab.about["compression"].as_str().unwrap_or_default());
         markdown::put_between_marks(&root().join(document), &marks, &tables)?;
         println!("wrote the tables into {}", document.display());
     }

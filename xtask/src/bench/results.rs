@@ -1,7 +1,7 @@
 //! The lines that were measured, and what was asked for, as they lie in the output directory.
 //!
 //! ```text
-//!   results.jsonl  one line a measurement: what `lab run` printed, with round, date, machine and load added
+//!   results.jsonl  one line a measurement: what `lab run` printed, with round, date, machine, commit and load added
 //!   lab.json       rows with descriptions, engines, settings, keys: what the report needs beside the lines
 //! ```
 //!
@@ -72,6 +72,11 @@ pub(crate) fn lines(path: &Path) -> Outcome<Vec<Value>> {
         }
     }
     Ok(all)
+}
+
+/// What the marks are called between which a document has the tables of so many keys.
+pub(crate) fn marks(keys: u64, compression: &str) -> String {
+    format!("lab-{keys}-{compression}")
 }
 
 /// What the line measures.

@@ -21,7 +21,22 @@ pub(crate) struct Summary {
     pub(crate) dates: (String, String),
     /// Lowest and highest load before a measurement.
     pub(crate) load: (f64, f64),
+    /// The commits that lines are of, with their lines; more than one is a reason for doubt.
+    pub(crate) commits: Vec<Commit>,
+    /// The most rounds that anything was measured in.
+    pub(crate) rounds: usize,
     pub(crate) rows: Vec<Row>,
+}
+
+/// What was measured of one state of the source.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// What it is called; a `+` at the end says that it was changed.
+    pub(crate) name: String,
+    /// Measurements.
+    pub(crate) lines: usize,
+    /// The rows that they are of, in the lab's order.
+    pub(crate) rows: Vec<String>,
 }
 
 /// One row: what every engine did.
@@ -77,9 +92,28 @@ impl Row {
         self.cells.iter().find(|cell| cell.engine == engine)
     }
 
+    /// Whether an engine that did not finish has no figure to compare. A factor is of the work that was done: half of it
+    /// takes less space, and is merged less often. A rate or a time is one all the same.
+    fn is_incomparable(&self, cell: &Cell) -> bool {
+        self.unit == "x" && cell.unfinished && cell.figures.is_some()
+    }
+
+    /// The engines that are left out of the comparisons, ours as well.
+    pub(crate) fn left_out(&self) -> Vec<&str> {
+        self.cells.iter().filter(|cell| self.is_incomparable(cell)).map(|cell| cell.engine.as_str()).collect()
+    }
+
+    /// The same, of the log-structured ones and ours.
+    pub(crate) fn left_out_log_structured(&self) -> Vec<&str> {
+        let mut names = self.left_out();
+        names.retain(|engine| *engine == OURS || LOG_STRUCTURED.contains(engine));
+        names
+    }
+
     /// The best of the engines that `may` take part, ours left out: its name and its median.
     fn best(&self, may: impl Fn(&str) -> bool) -> Option<(&str, f64)> {
         let measured = self.cells.iter().filter(|cell| cell.engine != OURS && may(&cell.engine));
+        let measured = measured.filter(|cell| !self.is_incomparable(cell));
         let measured = measured.filter_map(|cell| Some((cell.engine.as_str(), cell.figures?.median)));
         if self.lower_is_better {
             measured.min_by(|left, right| left.1.total_cmp(&right.1))
@@ -90,7 +124,7 @@ impl Row {
 
     /// How many times as good ours is as the best of some peers: above one, ours is ahead, whatever the unit.
     fn ratio(&self, best: Option<(&str, f64)>) -> Option<f64> {
-        let ours = self.cell(OURS)?.figures?.median;
+        let ours = self.cell(OURS).filter(|cell| !self.is_incomparable(cell))?.figures?.median;
         let (_, best) = best?;
         let ratio = if self.lower_is_better { best / ours } else { ours / best };
         ratio.is_finite().then_some(ratio)
@@ -141,7 +175,31 @@ impl Summary {
         let dates = (dates.first().cloned().unwrap_or_default(), dates.last().cloned().unwrap_or_default());
         let loads = Figures::of(lab.lines.iter().filter_map(|line| line["load"].as_f64()).collect());
         let load = loads.map_or((0.0, 0.0), |loads| (loads.min, loads.max));
-        Self { about: lab.about.clone(), machines, dates, load, rows }
+        let rounds = rows.iter().flat_map(|row: &Row| &row.cells).map(|cell| cell.rounds).max().unwrap_or(0);
+        let commits = commits(&lab.lines, &rows);
+        Self { about: lab.about.clone(), machines, dates, load, commits, rounds, rows }
+    }
+
+    /// Which source was measured, in a sentence.
+    pub(crate) fn source(&self) -> String {
+        match &self.commits[..] {
+            [] => "Source: nothing was measured.".to_string(),
+            [one] => format!("Source: {}.", one.says()),
+            several => {
+                let all: usize = several.iter().map(|commit| commit.lines).sum();
+                let each: Vec<String> = several
+                    .iter()
+                    .map(|commit| {
+                        let rows = match commit.rows.len() {
+                            ..=FEW_ROWS => commit.rows.join(", "),
+                            count => format!("{count} rows"),
+                        };
+                        format!("{} ({} of {all} measurements: {rows})", commit.says(), commit.lines)
+                    })
+                    .collect();
+                format!("NOT OF ONE SOURCE: {}.", each.join("; "))
+            }
+        }
     }
 
     /// What the page draws from.
@@ -150,8 +208,43 @@ impl Summary {
         json!({
             "about": self.about, "machines": self.machines, "dates": [self.dates.0, self.dates.1],
             "load": [self.load.0, self.load.1], "ours": OURS, "logStructured": LOG_STRUCTURED, "rows": rows,
+            "rounds": self.rounds, "source": self.source(),
         })
     }
+}
+
+/// So many rows are named, more are only counted.
+const FEW_ROWS: usize = 8;
+
+impl Commit {
+    fn says(&self) -> String {
+        match self.name.strip_suffix('+') {
+            Some(name) => format!("commit {name} with changes"),
+            None if self.name == "unknown" => "an unknown commit".to_string(),
+            None => format!("commit {}", self.name),
+        }
+    }
+}
+
+/// Lines by commit, in the order in which commits came first.
+fn commits(lines: &[Value], rows: &[Row]) -> Vec<Commit> {
+    let mut commits: Vec<Commit> = Vec::new();
+    for line in lines {
+        let name = line["commit"].as_str().unwrap_or("unknown");
+        let at = commits.iter().position(|commit| commit.name == name).unwrap_or_else(|| {
+            commits.push(Commit { name: name.to_string(), lines: 0, rows: Vec::new() });
+            commits.len() - 1
+        });
+        commits[at].lines += 1;
+        let row = line["row"].as_str().unwrap_or_default();
+        if !commits[at].rows.iter().any(|name| name == row) {
+            commits[at].rows.push(row.to_string());
+        }
+    }
+    for commit in &mut commits {
+        commit.rows.sort_by_key(|name| rows.iter().position(|row| row.name == *name));
+    }
+    commits
 }
 
 fn row_json(row: &Row) -> Value {
@@ -166,6 +259,7 @@ fn row_json(row: &Row) -> Value {
     json!({
         "name": row.name, "description": row.description, "unit": row.unit, "lowerIsBetter": row.lower_is_better,
         "besideLogStructured": ratio(row.beside_log_structured()), "besideAll": ratio(row.beside_all()),
+        "leftOutLogStructured": row.left_out_log_structured(), "leftOut": row.left_out(),
         "cells": cells.collect::<Vec<_>>(),
     })
 }
@@ -248,6 +342,47 @@ mod tests {
         let summary = Summary::of(&lab(&["r"], vec![time("lsm", 5.0), time("rocksdb", 10.0), time("heed-lmdb", 1.0)]));
         assert_eq!(summary.rows[0].beside_log_structured(), Some(("rocksdb", 2.0)));
         assert_eq!(summary.rows[0].beside_all(), Some(("heed-lmdb", 0.2)));
+    }
+
+    #[test]
+    fn a_factor_of_unfinished_work_is_compared_with_nothing_and_a_rate_is() {
+        let factor = |engine: &str, value: f64, finished: bool| json!({"engine": engine, "row": "r", "round": 1, "unit": "x", "per_second": null, "value": value, "finished": finished});
+        let summary = |ours: bool, theirs: bool| {
+            let lines = vec![factor("lsm", 2.0, ours), factor("rocksdb", 1.0, theirs), factor("heed-lmdb", 3.0, true)];
+            Summary::of(&lab(&["r"], lines)).rows.remove(0)
+        };
+        assert_eq!(summary(true, true).beside_all(), Some(("rocksdb", 0.5)));
+        assert!(summary(true, true).left_out().is_empty());
+        let row = summary(true, false);
+        assert_eq!(row.beside_all(), Some(("heed-lmdb", 1.5)));
+        assert_eq!((row.beside_log_structured(), row.left_out_log_structured()), (None, vec!["rocksdb"]));
+        let row = summary(false, true);
+        assert_eq!((row.beside_all(), row.left_out()), (None, vec!["lsm"]));
+        let mut slow = rate("rocksdb", 1, 10.0);
+        slow["finished"] = json!(false);
+        let rates = Summary::of(&lab(&["r"], vec![rate("lsm", 1, 20.0), slow]));
+        assert_eq!(rates.rows[0].beside_all(), Some(("rocksdb", 2.0)));
+        assert!(rates.rows[0].left_out().is_empty());
+    }
+
+    #[test]
+    fn lines_of_several_commits_are_told_apart() {
+        let of = |mut line: Value, commit: &str| {
+            line["commit"] = json!(commit);
+            line
+        };
+        let one = vec![of(rate("lsm", 1, 1.0), "abc"), of(rate("rocksdb", 1, 1.0), "abc")];
+        assert_eq!(Summary::of(&lab(&["r"], one.clone())).source(), "Source: commit abc.");
+        let mut two = one;
+        two.extend([of(rate("lsm", 2, 1.0), "def+"), rate("lsm", 3, 1.0)]);
+        let summary = Summary::of(&lab(&["r"], two));
+        assert_eq!(
+            summary.source(),
+            "NOT OF ONE SOURCE: commit abc (2 of 4 measurements: r); commit def with changes (1 of 4 measurements: r); \
+             an unknown commit (1 of 4 measurements: r)."
+        );
+        assert_eq!(summary.rounds, 3);
+        assert_eq!(summary.rows[0].cells.iter().map(|cell| cell.rounds).collect::<Vec<_>>(), [3, 1]);
     }
 
     #[test]
