@@ -33,11 +33,12 @@ pub enum Ending {
     Failed,
 }
 
-/// What a job has done, as far as it came.
+/// What a job has done, as far as it came: one that failed or was cancelled has read, and perhaps written, for nothing. Of such
+/// a merge the bytes are estimates, and what it did in its last hundred entries may be left out of those that it wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Work {
-    /// Bytes of the tables that it read.
+    /// Bytes of the tables that it read; none of what it only moved or dropped.
     pub read_bytes: u64,
     /// Bytes of the tables that it wrote.
     pub written_bytes: u64,
@@ -49,6 +50,11 @@ pub struct Work {
     pub helped: u64,
     /// What became of the entries that it read: how many were kept, and how many dropped for which cause.
     pub entries: Collected,
+    /// Entries that it dropped unread because the keyspace had grown past
+    /// [`fifo_bytes_max`](crate::KeyspaceOptions::fifo_bytes_max).
+    pub dropped_for_size: u64,
+    /// Entries that it dropped unread because they were past [`fifo_age_max`](crate::KeyspaceOptions::fifo_age_max).
+    pub dropped_for_age: u64,
 }
 
 /// Something that happened.
@@ -217,6 +223,10 @@ impl fmt::Display for Work {
             "{} bytes in, {} bytes in {} tables out, dropped {hidden} hidden, {tombstones} tombstones, {duplicates} twice",
             self.read_bytes, self.written_bytes, self.tables
         )?;
+        let (for_size, for_age) = (self.dropped_for_size, self.dropped_for_age);
+        if for_size + for_age > 0 {
+            write!(f, ", {for_size} for size, {for_age} for age")?;
+        }
         if self.parts > 1 { write!(f, ", in {} parts", self.parts) } else { Ok(()) }
     }
 }

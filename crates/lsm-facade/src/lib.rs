@@ -59,7 +59,7 @@ mod table_order;
 mod verify;
 mod write;
 
-pub use compaction::{Collected, Debt, Plan, Strategy};
+pub use compaction::{Collected, Debt, Plan, PlanKind, Reason, Strategy};
 pub use file_system::{Environment, LogFileWay};
 pub use sstable_format::{Access, Compression};
 

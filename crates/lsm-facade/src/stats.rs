@@ -28,9 +28,9 @@ pub(crate) struct Counters {
     compactions: [AtomicU64; Level::COUNT],
     compaction_read_bytes: AtomicU64,
     compaction_written_bytes: AtomicU64,
-    /// By the level that jobs wrote to: bytes read and written, entries hidden, tombstones, duplicates, nanoseconds of work
-    /// and in the queue.
-    work: [[AtomicU64; 7]; Level::COUNT],
+    /// By the level that jobs wrote to: bytes read and written, entries hidden, tombstones, duplicates, dropped for size and for
+    /// age, nanoseconds of work and in the queue.
+    work: [[AtomicU64; 9]; Level::COUNT],
     /// By cause, the queue fourth, memory last: how many, nanoseconds.
     stalled: [[AtomicU64; 2]; 5],
 }
@@ -83,6 +83,8 @@ impl Counters {
             entries.hidden,
             entries.tombstones,
             entries.duplicates,
+            work.dropped_for_size,
+            work.dropped_for_age,
             took.as_nanos() as u64,
             queued.as_nanos() as u64,
         ];
@@ -127,11 +129,11 @@ pub struct Stats {
     pub flushes: u64,
     /// Bytes of the tables that flushes wrote.
     pub flushed_bytes: u64,
-    /// Compactions since opening, by the level they wrote to.
+    /// Compactions installed since opening, by the level they wrote to.
     pub compactions: [u64; Level::COUNT],
-    /// Bytes of the tables that compactions read.
+    /// Bytes of the tables that they read; tables that only moved, or were dropped, were not read.
     pub compaction_read_bytes: u64,
-    /// Bytes of the tables that compactions wrote.
+    /// Bytes of the tables that they wrote.
     pub compaction_written_bytes: u64,
     /// Edits of the manifest since opening.
     pub manifest_edits: u64,
@@ -185,9 +187,28 @@ impl Stats {
         self.waited_ns = load(&counters.waited_ns);
         self.longest_wait_ns = load(&counters.longest_wait_ns);
         self.work = std::array::from_fn(|level| {
-            let [read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns, queued_ns] =
-                std::array::from_fn(|figure| load(&counters.work[level][figure]));
-            LevelWork { read_bytes, written_bytes, hidden, tombstones, duplicates, busy_ns, queued_ns }
+            let [
+                read_bytes,
+                written_bytes,
+                hidden,
+                tombstones,
+                duplicates,
+                dropped_for_size,
+                dropped_for_age,
+                busy_ns,
+                queued_ns,
+            ] = std::array::from_fn(|figure| load(&counters.work[level][figure]));
+            LevelWork {
+                read_bytes,
+                written_bytes,
+                hidden,
+                tombstones,
+                duplicates,
+                dropped_for_size,
+                dropped_for_age,
+                busy_ns,
+                queued_ns,
+            }
         });
         let stalled = |cause: usize| std::array::from_fn(|figure| load(&counters.stalled[cause][figure])).into();
         self.stalls_by_cause = StallStats {
@@ -218,13 +239,18 @@ impl fmt::Display for Stats {
         writeln!(f, "failed jobs     {}", self.failed_jobs)?;
         writeln!(f, "stalls          {} (and {} delays, {} ns waited)", self.stalls, self.delays, self.waited_ns)?;
         writeln!(f, "longest wait    {} ns in one commit", self.longest_wait_ns)?;
-        for (level, work) in self.work.iter().enumerate().filter(|(_, work)| work.busy_ns > 0) {
+        for (level, work) in self.work.iter().enumerate().filter(|(_, work)| **work != LevelWork::default()) {
             let LevelWork { read_bytes, written_bytes, hidden, tombstones, busy_ns, queued_ns, .. } = work;
-            writeln!(
+            write!(
                 f,
                 "jobs into L{level}    {read_bytes} bytes read, {written_bytes} written, {hidden} hidden entries and \
-                 {tombstones} tombstones dropped, {busy_ns} ns after {queued_ns} ns in the queue"
+                 {tombstones} tombstones dropped, "
             )?;
+            let (for_size, for_age) = (work.dropped_for_size, work.dropped_for_age);
+            if for_size + for_age > 0 {
+                write!(f, "{for_size} entries for size and {for_age} for age, ")?;
+            }
+            writeln!(f, "{busy_ns} ns after {queued_ns} ns in the queue")?;
         }
         writeln!(f, "snapshots       {}", self.snapshots)?;
         writeln!(f, "block cache     {} bytes", self.block_cache_bytes)?;
@@ -239,7 +265,8 @@ impl fmt::Display for Stats {
     }
 }
 
-/// What jobs that wrote to one level did.
+/// What jobs that wrote to one level did, those that failed or were cancelled included: what they read and wrote was for
+/// nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LevelWork {
@@ -253,6 +280,11 @@ pub struct LevelWork {
     pub tombstones: u64,
     /// Entries dropped because they came twice.
     pub duplicates: u64,
+    /// Entries dropped because the keyspace had grown past
+    /// [`fifo_bytes_max`](crate::KeyspaceOptions::fifo_bytes_max).
+    pub dropped_for_size: u64,
+    /// Entries dropped because they were past [`fifo_age_max`](crate::KeyspaceOptions::fifo_age_max).
+    pub dropped_for_age: u64,
     /// Nanoseconds that jobs took, in sum.
     pub busy_ns: u64,
     /// Nanoseconds that something of a keyspace was due and no running job was in its way, until one of these jobs began, in

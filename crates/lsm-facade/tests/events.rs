@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use file_system::{Fault, Simulation};
+use file_system::{Fault, FaultEffect, FileOperation, FileSystem, Simulation};
 use lsm_facade::{
-    Database, DatabaseBuilder, Ending, Event, EventListener, Health, Keyspace, KeyspaceOptions, Timeline,
+    Compression, Database, DatabaseBuilder, Ending, Error, Event, EventListener, Health, Keyspace, KeyspaceOptions,
+    Plan, PlanKind, Strategy, Timeline, Work,
 };
+use serde_json::Value;
 
 /// Keeps a word for each event, and what there was to add up.
 #[derive(Debug, Default)]
@@ -111,6 +113,174 @@ fn what_is_told_adds_up_to_the_figures() {
     assert_eq!(stats.work[6].read_bytes, stats.compaction_read_bytes);
     assert_eq!((stats.work[6].hidden, recorder.hidden.load(Ordering::Relaxed)), (2, 2), "two old values");
     assert!(stats.to_string().contains("jobs into L0") || stats.work[0].busy_ns == 0);
+}
+
+/// Keeps what is told of each compaction that has ended.
+#[derive(Debug, Default)]
+struct Ended(Mutex<Vec<(Plan, Ending, Work)>>);
+
+impl EventListener for Ended {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::CompactionEnded { plan, ending, work, .. } = event {
+            self.0.lock().unwrap().push(((*plan).clone(), *ending, *work));
+        }
+    }
+}
+
+impl Ended {
+    fn take(&self) -> Vec<(Plan, Ending, Work)> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+fn settle(database: &Database) {
+    while database.run_one_job().unwrap() {}
+}
+
+/// The lines of the event log that tell of `event`.
+fn lines_of(simulation: &Simulation, event: &str) -> Vec<Value> {
+    let text = simulation.files.read(Path::new("/db/events.1.jsonl"), 1 << 20).unwrap();
+    let lines = text.split(|byte| *byte == b'\n' || *byte == 0).filter(|line| !line.is_empty());
+    let lines = lines.map(|line| serde_json::from_slice::<Value>(line).unwrap());
+    lines.filter(|line| line["event"] == event).collect()
+}
+
+/// What only moves, or is dropped, is read by nobody; and what is dropped is counted by its cause. Figures, listeners and the
+/// event log agree.
+#[test]
+fn what_moves_or_is_dropped_is_not_read() {
+    let simulation = Simulation::new(8);
+    let ended = Arc::new(Ended::default());
+    let builder = builder(&simulation).event_log_bytes_max(256 << 10).compact_when_idle_after(None);
+    let database = builder.event_listener(ended.clone()).open().unwrap();
+    let options = KeyspaceOptions::default().compression(Compression::None).level_zero_runs_max(2);
+    let moving = database.create_keyspace("moving", options.clone()).unwrap();
+    for number in 0..8_u32 {
+        moving.insert(number.to_be_bytes(), "value").unwrap();
+        moving.flush().unwrap();
+        settle(&database);
+    }
+    let moves = ended.take();
+    assert!(!moves.is_empty() && moves.iter().all(|(plan, ..)| plan.kind == PlanKind::Move), "{moves:?}");
+    assert!(
+        moves.iter().all(|(_, ending, work)| (*ending, *work) == (Ending::Installed, Work::default())),
+        "{moves:?}"
+    );
+
+    // Room for two tables, of which each holds two rows.
+    let minute = Duration::from_secs(60);
+    let options = options.strategy(Strategy::Fifo).fifo_bytes_max(50_000).fifo_age_max(Some(minute));
+    let fifo = database.create_keyspace("fifo", options).unwrap();
+    for number in 0..5_u32 {
+        fifo.insert([&number.to_be_bytes()[..], b"a"].concat(), [0; 10_000]).unwrap();
+        fifo.insert([&number.to_be_bytes()[..], b"b"].concat(), [0; 10_000]).unwrap();
+        fifo.flush().unwrap();
+        settle(&database);
+    }
+    assert_eq!(fifo.iter().count(), 4);
+    simulation.clock.advance(2 * minute);
+    settle(&database);
+    assert_eq!(fifo.iter().count(), 0);
+    let drops = ended.take();
+    assert!(drops.iter().all(|(plan, ending, _)| plan.kind == PlanKind::Drop && *ending == Ending::Installed));
+    let causes: Vec<_> = drops.iter().map(|(.., work)| (work.dropped_for_size, work.dropped_for_age)).collect();
+    assert_eq!(causes, [(2, 0), (2, 0), (2, 0), (0, 4)]);
+    assert!(drops.iter().all(|(.., work)| (work.read_bytes, work.written_bytes, work.parts) == (0, 0, 0)), "{drops:?}");
+
+    let stats = database.stats();
+    assert_eq!((stats.compaction_read_bytes, stats.compaction_written_bytes), (0, 0), "{stats}");
+    assert!(stats.work.iter().all(|work| work.read_bytes == 0), "{stats}");
+    assert_eq!((stats.work[0].dropped_for_size, stats.work[0].dropped_for_age), (6, 4), "{stats}");
+    assert!(stats.to_string().contains("6 entries for size and 4 for age"), "{stats}");
+
+    let lines = lines_of(&simulation, "compaction_ended");
+    let words = |line: &Value| (line["kind"].clone(), line["reason"].clone());
+    let told: Vec<_> = lines.iter().map(words).collect();
+    assert_eq!(told, lines_of(&simulation, "compaction_begun").iter().map(words).collect::<Vec<_>>());
+    let (of_moves, of_drops) = told.split_at(moves.len());
+    assert!(of_moves.iter().all(|words| *words == ("move".into(), "runs".into())), "{told:?}");
+    assert_eq!(of_drops[3], ("drop".into(), "age".into()));
+    assert!(of_drops[..3].iter().all(|words| *words == ("drop".into(), "total".into())), "{told:?}");
+    let sum = |name: &str| lines.iter().map(|line| line[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("dropped_for_size"), sum("dropped_for_age"), sum("read_bytes")), (6, 4, 0));
+}
+
+/// C4: a merge that fails tells how far it came, in whichever of its parts, and the figures by level count it; what it read is
+/// not counted among what was installed.
+#[test]
+fn a_merge_that_fails_tells_how_far_it_came() {
+    for parts in [1, 4] {
+        let simulation = Simulation::new(9);
+        let ended = Arc::new(Ended::default());
+        let builder = builder(&simulation).subcompactions_max(parts).compact_when_idle_after(None);
+        let database = builder.event_listener(ended.clone()).open().unwrap();
+        let options = KeyspaceOptions::default().compression(Compression::None).table_bytes(64 << 10).block_bytes(1024);
+        let keyspace = database.create_keyspace("a", options).unwrap();
+        for round in 0..2_u8 {
+            for number in 0..800_u32 {
+                keyspace.insert(number.to_be_bytes(), [round; 1000]).unwrap();
+            }
+            keyspace.flush().unwrap();
+        }
+        settle(&database);
+        assert!(ended.take().is_empty(), "two runs are not too many");
+        let full = Fault::on(FileOperation::Create).path_contains("/tables").nth(4).effect(FaultEffect::NoSpace);
+        simulation.files.inject(full);
+        assert!(matches!(keyspace.compact(), Err(Error::DiskFull { .. })));
+        simulation.files.clear_faults();
+        let told = ended.take();
+        let [(plan, Ending::Failed, failed)] = &told[..] else { panic!("{told:?}") };
+        let Work { read_bytes, written_bytes, tables, entries, .. } = *failed;
+        assert_eq!(failed.parts, parts as u64);
+        assert!((1..1600).contains(&entries.seen()) && entries.hidden > 0, "{failed:?}");
+        assert_eq!(read_bytes, plan.input_bytes * entries.seen() / 1600, "as a part of all entries");
+        assert!(written_bytes > 100_000 && written_bytes < read_bytes && tables >= 2, "{failed:?}");
+        let stats = database.stats();
+        assert_eq!((stats.work[6].read_bytes, stats.work[6].hidden), (read_bytes, entries.hidden), "{stats}");
+        assert_eq!(stats.compaction_read_bytes, 0, "{stats}");
+
+        keyspace.compact().unwrap();
+        let told = ended.take();
+        let [(plan, Ending::Installed, done)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((done.read_bytes, done.entries.seen(), done.entries.hidden), (plan.input_bytes, 1600, 800));
+        let level = &keyspace.stats().levels[0];
+        assert_eq!((done.written_bytes, done.tables), (level.bytes, level.tables));
+        assert_eq!(database.stats().compaction_read_bytes, plan.input_bytes);
+    }
+}
+
+/// P10: the event log tells a stall's cause in a word, and as often as the figures count it.
+#[test]
+fn the_event_log_tells_causes_in_words() {
+    let simulation = Simulation::new(10);
+    let database = builder(&simulation).event_log_bytes_max(2 << 20).open().unwrap();
+    let options = KeyspaceOptions::default().memtable_bytes(8 << 10).write_buffer_bytes(8 << 10);
+    let keyspace = database.create_keyspace("a", options).unwrap();
+    let mut number = 0_u32;
+    while database.stats().stalls < 3 {
+        assert!(number < 4000, "no limit is met");
+        let mut batch = database.batch();
+        for part in 0..8_u8 {
+            batch.insert(&keyspace, [&number.to_be_bytes()[..], &[part]].concat(), [0; 2000]).unwrap();
+        }
+        database.write(&batch).unwrap();
+        number += 1;
+    }
+    let by_cause = database.stats().stalls_by_cause;
+    for event in ["stall_begun", "stall_ended"] {
+        let lines = lines_of(&simulation, event);
+        assert_eq!(lines.len() as u64, database.stats().stalls);
+        for (word, stalled) in [
+            ("l0_runs", by_cause.l0_runs),
+            ("sealed_bytes", by_cause.sealed_bytes),
+            ("pending_bytes", by_cause.pending_bytes),
+            ("memory", by_cause.memory),
+            ("queue", by_cause.queue),
+        ] {
+            let told = lines.iter().filter(|line| line["cause"] == word).count() as u64;
+            assert_eq!(told, stalled.count, "{word}: {lines:?}");
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -225,8 +225,9 @@ fn a_cancelled_compaction_leaves_nothing_and_progress_never_goes_back() {
     let clock = Arc::new(Watch::default());
     let environment = Environment { clock: clock.clone(), ..simulation.environment() };
     // A step of the rate is a look.
+    let merges = Arc::new(Merges::default());
     let builder = builder(environment).compaction_bytes_per_second(4 << 20).subcompactions_max(2);
-    let database = builder.open().unwrap();
+    let database = builder.event_listener(merges.clone()).open().unwrap();
     let keyspace = database.create_keyspace("a", options()).unwrap();
     fill(&keyspace);
     database.wait_until_idle().unwrap();
@@ -262,6 +263,7 @@ fn a_cancelled_compaction_leaves_nothing_and_progress_never_goes_back() {
     }
     assert!(cancelled > 2, "{cancelled}");
     assert_eq!(keyspace.stats().levels.len(), 1, "done in the end");
+    assert_eq!(merges.0.lock().unwrap().1.len(), cancelled + 1, "each has told of what it read for nothing");
 }
 
 /// Keeps a worker in its first flush until it is let go.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use compaction::{Cancel, Demand, Plan, PlanKind};
+use compaction::{Cancel, Demand, Plan, PlanKind, Reason};
 use internal_key::{JobId, KeyspaceId};
 use manifest::{Change, Edit};
 use version_history::Version;
@@ -179,16 +179,7 @@ impl Core {
         }
         let outputs = match plan.kind {
             PlanKind::Merge => {
-                let merged = self.merge_tables(keyspace, &version, (job, plan), &inputs, (cancel, asked))?;
-                *work = Work {
-                    read_bytes: plan.input_bytes,
-                    written_bytes: merged.outputs.bytes(),
-                    tables: merged.outputs.tables.len() as u64,
-                    parts: merged.parts,
-                    helped: merged.helped,
-                    entries: merged.outputs.collected,
-                };
-                merged.outputs.tables
+                self.merge_tables(keyspace, &version, (job, plan), &inputs, work, (cancel, asked))?.tables
             }
             _ => Vec::new(),
         };
@@ -217,8 +208,15 @@ impl Core {
         self.after_edit(&manifest);
         let made = added.iter().map(|(place, _)| place).filter(|_| plan.kind == PlanKind::Merge);
         self.tell_edit(job, made, added.len(), removed.len());
-        let bytes: u64 = outputs.iter().map(|entry| entry.bytes).sum();
-        self.counters.compacted(plan.output_level, plan.input_bytes, bytes);
+        if plan.kind == PlanKind::Drop {
+            let entries = inputs.iter().map(|table| table.entry.entries).sum();
+            match plan.reason {
+                Reason::Age { .. } => work.dropped_for_age = entries,
+                _ => work.dropped_for_size = entries,
+            }
+        }
+        // Of what only moves, or goes, nothing was read.
+        self.counters.compacted(plan.output_level, work.read_bytes, work.written_bytes);
         Ok(Outcome::Done)
     }
 }

@@ -10,11 +10,11 @@
 //! - **C4** If a part fails or is cancelled the others give up, and the tables of those that were done go too.
 //! - **P9** Nobody waits for help: who leads takes every part that nobody else has taken.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use compaction::{
-    Cancel, Collector, JobPanicked, KeySpan, Landmark, Outputs, Parts, PartsFailed, Plan, Progress, Reason,
+    Cancel, Collected, Collector, JobPanicked, KeySpan, Landmark, Outputs, Parts, PartsFailed, Plan, Progress, Reason,
 };
 use internal_key::{JobId, SeqNo, TableId};
 use merge_iterator::MergeCursor;
@@ -23,6 +23,7 @@ use version_history::Version;
 use super::tables::Destination;
 use crate::control::CompactionControl;
 use crate::core::{Core, KeyspaceShared, Table};
+use crate::events::Work;
 use crate::reads::TableState;
 use crate::source::{RunCursor, Source};
 use crate::{Error, Result};
@@ -38,6 +39,8 @@ pub(super) struct Merge {
     plan: Plan,
     job: JobId,
     inputs: Vec<TableId>,
+    /// Entries in the inputs.
+    input_entries: u64,
     floor: SeqNo,
     snapshots: Vec<SeqNo>,
     /// Where tables of the level below end.
@@ -50,15 +53,25 @@ pub(super) struct Merge {
     parts: Parts<Outputs, Error>,
     /// Parts that others than the leader took. Relaxed: a figure, read when none runs any more.
     helped: AtomicU64,
+    /// What became of the entries of the parts that have ended, however they did. A leaf among the locks.
+    collected: Mutex<Collected>,
 }
 
-/// What became of a merge.
-pub(super) struct Merged {
-    pub(super) outputs: Outputs,
-    /// In how many parts it was carried out.
-    pub(super) parts: u64,
-    /// How many of them others than its leader wrote.
-    pub(super) helped: u64,
+impl Merge {
+    /// How far it has come, once no part runs any more.
+    fn work(&self) -> Work {
+        let entries = *self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, seen) = (self.plan.input_bytes, entries.seen().min(self.input_entries));
+        Work {
+            read_bytes: (u128::from(bytes) * u128::from(seen) / u128::from(self.input_entries.max(1))) as u64,
+            written_bytes: self.progress.bytes_written(),
+            tables: self.progress.tables_written(),
+            parts: self.cuts.len() as u64 + 1,
+            helped: self.helped.load(Ordering::Relaxed),
+            entries,
+            ..Work::default()
+        }
+    }
 }
 
 /// A merge whose parts others may take, until this is dropped.
@@ -88,24 +101,24 @@ impl Drop for HelpClaim<'_> {
 }
 
 impl Core {
-    /// Writes what stays of the tables of a plan. They are durable under their names
-    /// when this returns, and
-    /// nothing names them; if it fails nothing of them is left (C4).
+    /// Writes what stays of the tables of a plan. They are durable under their names when this returns, and nothing names
+    /// them; if it fails nothing of them is left (C4). `work` says how far it came, also then.
     pub(super) fn merge_tables(
         &self,
         keyspace: &Arc<KeyspaceShared>,
         version: &Arc<Version<TableState>>,
         (job, plan): (JobId, &Plan),
         inputs: &[Arc<Table>],
+        work: &mut Work,
         (cancel, asked): (Cancel<'_>, Option<&CompactionControl>),
-    ) -> Result<Merged> {
+    ) -> Result<Outputs> {
         let bounds = compaction::next_level_bounds(plan, version);
         let cuts = self.cuts_of(keyspace, plan, inputs, &bounds)?;
         let count = cuts.len() + 1;
         let progress = Arc::new(Progress::default());
+        let input_entries = inputs.iter().map(|table| table.entry.entries).sum();
         if let Some(asked) = asked {
-            let entries = inputs.iter().map(|table| table.entry.entries).sum();
-            asked.begin_step(plan.input_bytes, entries, &progress);
+            asked.begin_step(plan.input_bytes, input_entries, &progress);
         }
         let (floor, snapshots) = self.floor_and_registered(keyspace);
         let merge = Arc::new(Merge {
@@ -114,6 +127,7 @@ impl Core {
             plan: plan.clone(),
             job,
             inputs: plan.inputs.iter().map(|(_, id)| *id).collect(),
+            input_entries,
             floor,
             snapshots,
             bounds,
@@ -122,6 +136,7 @@ impl Core {
             asked: asked.cloned(),
             parts: Parts::new(count),
             helped: AtomicU64::new(0),
+            collected: Mutex::default(),
         });
         let shared = (count > 1).then(|| self.share(&merge));
         while let Some(part) = merge.parts.take() {
@@ -129,7 +144,9 @@ impl Core {
             part.end(self.guarded(|| self.write_part(&merge, index, cancel)));
         }
         drop(shared);
-        let outputs = match merge.parts.wait() {
+        let ended = merge.parts.wait();
+        *work = merge.work();
+        let outputs = match ended {
             Ok(parts) => {
                 let mut outputs = Outputs::default();
                 parts.into_iter().for_each(|part| outputs.append(part));
@@ -148,8 +165,9 @@ impl Core {
                 }));
             }
         };
+        work.read_bytes = plan.input_bytes;
         compaction::sync_tables(self.files(), &self.paths.tables_dir(), &outputs.tables)?;
-        Ok(Merged { outputs, parts: count as u64, helped: merge.helped.load(Ordering::Relaxed) })
+        Ok(outputs)
     }
 
     /// Where a merge is cut, so that its parts have similar bytes. Reads no block: fences, and indexes of large tables.
@@ -257,12 +275,12 @@ impl Core {
         let stopped = cancel.or_when(merge.parts.stopped());
         let asked = merge.asked.as_ref();
         let cancel = asked.map_or(stopped, |asked| stopped.or_when(asked.flag()));
-        self.write_tables(keyspace, merged, &mut collector, to, (cancel, &merge.progress)).map_err(
-            |error| match error {
-                Error::Closed if asked.is_some_and(CompactionControl::is_cancelled) => Error::Cancelled,
-                error => error,
-            },
-        )
+        let written = self.write_tables(keyspace, merged, &mut collector, to, (cancel, &merge.progress));
+        *merge.collected.lock().unwrap_or_else(PoisonError::into_inner) += collector.collected();
+        written.map_err(|error| match error {
+            Error::Closed if asked.is_some_and(CompactionControl::is_cancelled) => Error::Cancelled,
+            error => error,
+        })
     }
 }
 
