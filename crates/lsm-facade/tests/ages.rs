@@ -1,11 +1,12 @@
-//! FIFO by age: what is past its age goes, whole, also after a reopen, and nothing else does.
+//! FIFO: what is past its age, or the size of the keyspace, goes, whole, also after a reopen, and nothing else does.
 
 mod common;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{DB, builder, killed, small};
-use file_system::{Crash, Simulation};
+use file_system::{Crash, FileSystem, Simulation};
 use lsm_facade::{Database, Keyspace, KeyspaceOptions, Strategy};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -133,6 +134,46 @@ fn a_crash_leaves_what_goes_for_its_age_whole_or_takes_it_whole() {
                 ["40"] => outcomes[1] += 1,
                 other => panic!("{crash:?} at event {event}: {other:?}"),
             }
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+/// C4: a crash while tables go for the size of the keyspace leaves all of their rows or none, and every other row; what is left
+/// to drop is dropped by whoever opens it next.
+#[test]
+fn a_crash_leaves_what_goes_for_the_size_whole_or_takes_it_whole() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).compact_when_idle_after(None).open().unwrap();
+    // Room for the first two, or for the last.
+    let options = small().strategy(Strategy::Fifo).fifo_bytes_max(6000);
+    let keyspace = database.create_keyspace("a", options).unwrap();
+    for (name, bytes) in [("0", 2000), ("00", 2000), ("1", 4000)] {
+        settle(&database);
+        keyspace.insert(name, vec![b'v'; bytes]).unwrap();
+        keyspace.flush().unwrap();
+    }
+    let before = simulation.files.event_count();
+    assert_eq!(keys(&keyspace), ["0", "00", "1"]);
+    settle(&database);
+    assert_eq!(keys(&keyspace), ["1"]);
+    let after = simulation.files.event_count();
+    assert!(after > before + 2);
+    let mut outcomes = [0; 2];
+    for event in before..=after {
+        for crash in [Crash::Kill, Crash::PowerCut] {
+            let world = Simulation::with_files(simulation.files.crash_image_at(event, crash, event), event);
+            let database = Database::builder(DB).environment(world.environment()).background_threads(0).open().unwrap();
+            let keyspace = database.open_keyspace("a").unwrap();
+            match &keys(&keyspace).iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["0", "00", "1"] => outcomes[0] += 1,
+                ["1"] => outcomes[1] += 1,
+                other => panic!("{crash:?} at event {event}: {other:?}"),
+            }
+            settle(&database);
+            assert_eq!(keys(&keyspace), ["1"], "{crash:?} at event {event}");
+            let tables = world.files.read_dir(Path::new(DB).join("tables").as_path()).unwrap();
+            assert_eq!(tables.len(), 1, "R5: {crash:?} at event {event}: {tables:?}");
         }
     }
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");

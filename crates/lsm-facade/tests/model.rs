@@ -5,16 +5,22 @@
 //! (L1); after a power cut the state must be the model's after some prefix of commits that holds every synced one, whole
 //! batches only (P7, L3). `MODEL_SEEDS`, `MODEL_FIRST_SEED` and `MODEL_OPS` say how much is run; a failure prints the seed.
 
+#[path = "common/compactions.rs"]
+mod compactions;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use compactions::{Compactions, Counts};
 
 use file_system::{Crash, Fault, FaultEffect, FileOperation, FileSystem, LogFileWay, Simulation};
 use internal_key::{KeyspaceId, SeqNo};
 use lsm_facade::{
-    Access, Compression, Database, DatabaseBuilder, Durability, Error, Iter, Keyspace, KeyspaceOptions, Snapshot,
-    Strategy,
+    Access, CompactionControl, Compression, Database, DatabaseBuilder, Durability, Error, Iter, Keyspace,
+    KeyspaceOptions, Snapshot, Strategy,
 };
 use test_support::{KeyGenerator, ReferenceModel, Rng, ValueGenerator, number_in};
 
@@ -41,7 +47,31 @@ struct Met {
     stalls_for_memory: u64,
     reads_of_the_past: u64,
     refused_reads_of_the_past: u64,
+    /// Calls of `compact_range` that were cancelled.
+    cancelled: u64,
+    /// Times in which the background was suspended, and writes that were refused for it.
+    suspensions: u64,
+    refused_while_suspended: u64,
+    compactions_by_kind: Counts,
 }
+
+/// What the seeds of continuous integration meet.
+const KINDS: [&str; 14] = [
+    "leveled",
+    "tiered",
+    "FIFO",
+    "leveled merge for runs",
+    "leveled merge for bytes",
+    "tiered merge for runs",
+    "FIFO merge for runs",
+    "FIFO drop for total",
+    "merge for tombstones",
+    "merge for history",
+    "merge for reads",
+    "merge for idle",
+    "merge for range",
+    "merge in several parts",
+];
 
 #[test]
 fn the_database_answers_as_the_model_does() {
@@ -55,8 +85,9 @@ fn the_database_answers_as_the_model_does() {
     let count = seeds.end - seeds.start;
     test_support::for_each_seed(seeds, |rng| Run::new(rng, &mut met).run(operations));
     println!("model: {count} seeds, {met:#?}");
+    met.compactions_by_kind.assert_met(&KINDS);
     let Met { flushes, compactions_below_level_1, reopens, kills, power_cuts, snapshots_held, .. } = met;
-    let Met { reads_of_the_past, refused_reads_of_the_past, .. } = met;
+    let Met { reads_of_the_past, refused_reads_of_the_past, cancelled, suspensions, refused_while_suspended, .. } = met;
     for (name, times) in [
         ("flushes", flushes),
         ("compactions below level 1", compactions_below_level_1),
@@ -66,6 +97,9 @@ fn the_database_answers_as_the_model_does() {
         ("snapshots held", snapshots_held),
         ("reads of the past", reads_of_the_past),
         ("refused reads of the past", refused_reads_of_the_past),
+        ("cancelled compactions", cancelled),
+        ("suspensions", suspensions),
+        ("writes refused while jobs were suspended", refused_while_suspended),
     ] {
         assert!(times > 0, "the run met no {name}");
     }
@@ -144,8 +178,9 @@ impl Config {
     }
 }
 
-/// Options, and how many of the last sequence numbers they promise to keep, where they say so to the number.
-fn keyspace_options(rng: &mut Rng) -> (KeyspaceOptions, Option<u64>) {
+/// Options, the strategy among them, and how many of the last sequence numbers they promise to keep, where they say so to the
+/// number.
+fn keyspace_options(rng: &mut Rng, threads: usize) -> (KeyspaceOptions, Strategy, Option<u64>) {
     let memtable = rng.within(1 << 10..32 << 10);
     let strategy: Strategy;
     let strategies = [Strategy::Leveled, Strategy::Leveled, Strategy::Leveled, Strategy::Tiered, Strategy::Fifo];
@@ -167,13 +202,16 @@ fn keyspace_options(rng: &mut Rng) -> (KeyspaceOptions, Option<u64>) {
     let options = options
         // The clock does not go so far that anything comes of age: what goes for its age is told in `ages`.
         .fifo_age_max(memtable.is_multiple_of(2).then_some(Duration::from_secs(100 * 365 * 24 * 3600)))
-        .merge_what_is_read(memtable % 5 < 3);
-    match (strategy != Strategy::Fifo, memtable % 4) {
+        .merge_what_is_read(memtable % 5 < 3)
+        // Not beside threads, which would drop rows between the model's look and the database's.
+        .fifo_bytes_max(if threads == 0 && memtable % 3 < 2 { memtable * (6 + memtable % 8) } else { 1 << 30 });
+    let (options, writes) = match (strategy != Strategy::Fifo, memtable % 4) {
         (false, _) | (_, 0) => (options, None),
         (_, 1) => (options.history_writes(memtable / 4), Some(memtable / 4)),
         (_, 2) => (options.history_bytes(10 * memtable), None),
         _ => (options.history_writes(memtable / 8).history_age(Duration::from_secs(memtable)), None),
-    }
+    };
+    (options, strategy, writes)
 }
 
 type Row = (Vec<u8>, Vec<u8>);
@@ -211,6 +249,10 @@ struct Run<'a> {
     seqnos: BTreeMap<u64, SeqNo>,
     /// Of each keyspace that promises a number of writes, that number, and the seqno with which its history begins.
     promised: BTreeMap<KeyspaceId, (u64, u64)>,
+    /// Hears of compactions.
+    heard: Arc<Compactions>,
+    /// By the tick of each clear or drop of a keyspace, up to which tick FIFO had dropped what it held by then.
+    dropped_before: BTreeMap<KeyspaceId, BTreeMap<SeqNo, SeqNo>>,
 }
 
 impl<'a> Run<'a> {
@@ -234,6 +276,8 @@ impl<'a> Run<'a> {
             iterators: Vec::new(),
             seqnos: BTreeMap::new(),
             promised: BTreeMap::new(),
+            heard: Arc::default(),
+            dropped_before: BTreeMap::new(),
             traced: std::env::var_os("MODEL_TRACE").is_some(),
             rng,
             met,
@@ -246,8 +290,12 @@ impl<'a> Run<'a> {
         self.database.as_ref().expect("open")
     }
 
+    fn builder(&self) -> DatabaseBuilder {
+        self.config.builder(&self.simulation).event_listener(Arc::clone(&self.heard) as _)
+    }
+
     fn open(&mut self) {
-        let database = self.config.builder(&self.simulation).open().unwrap();
+        let database = self.builder().open().unwrap();
         let living: Vec<String> = database.list_keyspaces();
         self.database = Some(database);
         let known = std::mem::take(&mut self.keyspaces);
@@ -269,8 +317,9 @@ impl<'a> Run<'a> {
     }
 
     fn create(&mut self, name: &'static str) {
-        let (options, writes) = keyspace_options(&mut self.rng);
+        let (options, strategy, writes) = keyspace_options(&mut self.rng, self.config.threads);
         let keyspace = self.db().create_keyspace(name, options).unwrap();
+        self.heard.created(name, strategy);
         let id = KeyspaceId(self.next_keyspace);
         self.next_keyspace += 1;
         let at = self.tick();
@@ -441,13 +490,43 @@ impl<'a> Run<'a> {
         let (keyspace, id) = self.some();
         let key = self.keys.key(&mut self.rng);
         let found = keyspace.get(&key).unwrap().map(Vec::from);
-        let expected = self.model.get(id, &key, self.now).map(<[u8]>::to_vec);
+        let expected = self.model_get(id, &key, self.now).map(<[u8]>::to_vec);
         assert_eq!(found, expected, "get {}", key.escape_ascii());
         assert_eq!(keyspace.contains_key(&key).unwrap(), expected.is_some());
     }
 
+    fn model_get(&self, id: KeyspaceId, key: &[u8], at: SeqNo) -> Option<&[u8]> {
+        let through = self.dropped_through(id, at);
+        self.model.get(id, key, at).filter(|_| self.is_kept(id, key, at, through))
+    }
+
     fn model_rows(&self, id: KeyspaceId, range: impl RangeBounds<Vec<u8>>, at: SeqNo) -> Vec<Row> {
-        self.model.range(id, range, at).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+        let through = self.dropped_through(id, at);
+        let rows = self.model.range(id, range, at).filter(|(key, _)| self.is_kept(id, key, at, through));
+        rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
+    /// Whether the newest version of a key, for a reader at `at`, came after the tick `dropped_through`. If not, nothing of the
+    /// key is left: the older ones went before it.
+    fn is_kept(&self, id: KeyspaceId, key: &[u8], at: SeqNo, dropped_through: SeqNo) -> bool {
+        let newest = || self.model.versions(id, key).iter().rev().find(|(tick, _)| *tick <= at);
+        dropped_through == SeqNo::ZERO || newest().is_some_and(|(tick, _)| *tick > dropped_through)
+    }
+
+    /// Up to which tick FIFO has dropped what a keyspace holds for a reader at `at`: a snapshot of what was cleared since sees
+    /// what was left when it was.
+    fn dropped_through(&self, id: KeyspaceId, at: SeqNo) -> SeqNo {
+        let later = (Bound::Excluded(at), Bound::Unbounded);
+        let before = self.dropped_before.get(&id).and_then(|clears| clears.range(later).next());
+        before.map_or_else(|| self.dropped_now(id), |(_, through)| *through)
+    }
+
+    fn dropped_now(&self, id: KeyspaceId) -> SeqNo {
+        let name = self.keyspaces.iter().find(|(_, (_, living))| *living == id).map(|(name, _)| *name);
+        let through = name.and_then(|name| self.heard.dropped_through(name));
+        // The commit that its last seqno belongs to.
+        let tick = through.and_then(|seqno| self.seqnos.range(seqno..).next());
+        tick.map_or(SeqNo::ZERO, |(_, tick)| *tick)
     }
 
     fn range(&mut self) {
@@ -460,8 +539,10 @@ impl<'a> Run<'a> {
     fn prefix(&mut self) {
         let (keyspace, id) = self.some();
         let prefix = self.keys.prefix(&mut self.rng);
-        let expected: Vec<Row> =
-            self.model.prefix(id, &prefix, self.now).map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+        let through = self.dropped_through(id, self.now);
+        let rows = self.model.prefix(id, &prefix, self.now);
+        let rows = rows.filter(|(key, _)| self.is_kept(id, key, self.now, through));
+        let expected: Vec<Row> = rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
         check_both_ends(&mut self.rng, keyspace.prefix(prefix), expected);
     }
 
@@ -537,7 +618,7 @@ impl<'a> Run<'a> {
         }
         let key = self.keys.key(&mut self.rng);
         let found = self.snapshots[index].snapshot.get(&keyspace, &key).unwrap().map(Vec::from);
-        assert_eq!(found.as_deref(), self.model.get(id, &key, at), "snapshot get {}", key.escape_ascii());
+        assert_eq!(found.as_deref(), self.model_get(id, &key, at), "snapshot get {}", key.escape_ascii());
         let range = self.keys.range(&mut self.rng);
         let expected = self.model_rows(id, range.clone(), at);
         let iter = self.snapshots[index].snapshot.range(&keyspace, range);
@@ -613,25 +694,70 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Randomness beside the run's own, so that the steps of a seed stay those of before.
+    fn beside(&self) -> Rng {
+        Rng::new(!self.now.get() << 20 ^ self.met.operations)
+    }
+
     fn flush(&mut self) {
         let (keyspace, _) = self.some();
+        let mut beside = self.beside();
+        if beside.one_in(4) {
+            self.write_while_suspended(&mut beside);
+        }
         keyspace.flush().unwrap();
+    }
+
+    /// Nothing runs while jobs are suspended. Writes go on, or are refused and change nothing.
+    fn write_while_suspended(&mut self, rng: &mut Rng) {
+        let database = self.db().clone();
+        let suspended = database.suspend_background().unwrap();
+        let flushes = database.stats().flushes;
+        self.met.suspensions += 1;
+        for _ in 0..rng.below(20) {
+            let (keyspace, id) = self.keyspaces[*rng.pick(&NAMES)].clone();
+            let (key, value) = (self.keys.key(rng), self.values.value(rng));
+            match keyspace.insert(&key, &value) {
+                Ok(()) => {
+                    let at = self.tick();
+                    self.model.put(id, &key, &value, at);
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::Suspended | Error::MemoryFull { .. }), "{error}");
+                    self.met.refused_while_suspended += 1;
+                }
+            }
+            assert_eq!(keyspace.get(&key).unwrap().as_deref(), self.model_get(id, &key, self.now));
+        }
+        assert!(!database.run_one_job().unwrap() && database.stats().flushes == flushes);
+        drop(suspended);
     }
 
     fn compact(&mut self) {
         let (keyspace, _) = self.some();
         let range = self.keys.range(&mut self.rng);
-        keyspace.compact_range(range).unwrap();
+        let mut beside = self.beside();
+        if !beside.one_in(2) {
+            return keyspace.compact_range(range).unwrap();
+        }
+        let compact = |control: &CompactionControl| keyspace.compact_range_with(range, control);
+        match self.heard.cancelling_after(beside.below(6), compact) {
+            Ok(()) => {}
+            Err(Error::Cancelled) => self.met.cancelled += 1,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn clear_or_drop(&mut self) {
         let name = *self.rng.pick(&NAMES);
         let (keyspace, id) = self.keyspaces[name].clone();
+        let dropped = self.dropped_now(id);
         if self.rng.one_in(2) {
             self.met.clears += 1;
             keyspace.clear().unwrap();
             let at = self.tick();
             self.model.clear(id, at);
+            self.dropped_before.entry(id).or_default().insert(at, dropped);
             let visible = self.db().visible_seqno();
             self.promised.entry(id).and_modify(|(_, begun)| *begun = visible);
         } else {
@@ -639,6 +765,7 @@ impl<'a> Run<'a> {
             self.db().drop_keyspace(name).unwrap();
             let at = self.tick();
             self.model.drop_keyspace(id, at);
+            self.dropped_before.entry(id).or_default().insert(at, dropped);
             self.keyspaces.remove(name);
             assert!(matches!(keyspace.insert("late", ""), Err(Error::KeyspaceDropped { .. })));
             for held in &self.snapshots {
@@ -658,6 +785,7 @@ impl<'a> Run<'a> {
         self.met.compactions += stats.compactions.iter().sum::<u64>();
         self.met.stalls_for_memory += stats.stalls_by_cause.memory.count;
         self.met.compactions_below_level_1 += stats.compactions[2..].iter().sum::<u64>();
+        self.met.compactions_by_kind.add(&self.heard.take());
     }
 
     fn let_go(&mut self) {
@@ -691,7 +819,7 @@ impl<'a> Run<'a> {
     }
 
     fn open_known(&mut self, known: &BTreeMap<&'static str, KeyspaceId>) {
-        let database = self.config.builder(&self.simulation).open().unwrap();
+        let database = self.builder().open().unwrap();
         let mut living = database.list_keyspaces();
         living.retain(|name| !known.contains_key(name.as_str()));
         assert!(living.is_empty(), "{living:?} came back");
@@ -740,7 +868,9 @@ impl<'a> Run<'a> {
     fn find_prefix(&mut self, known: &BTreeMap<&'static str, KeyspaceId>) {
         let found: BTreeMap<KeyspaceId, Vec<Row>> =
             known.iter().map(|(name, id)| (*id, rows(self.keyspaces[name].0.iter()))).collect();
-        let mut at = self.now;
+        // What was lost had larger numbers than what is left: of several states that are alike, the last of those it may be.
+        let newest = self.seqnos.range(..=self.db().visible_seqno()).map(|(_, tick)| *tick).next_back();
+        let mut at = newest.map_or(self.now, |newest| newest.max(self.synced));
         loop {
             if found.iter().all(|(id, rows)| *rows == self.model_rows(*id, .., at)) {
                 break;
@@ -813,7 +943,7 @@ impl<'a> Run<'a> {
         self.simulation.files.clear_faults();
         keyspace.flush().unwrap();
         let found = keyspace.get(&key).unwrap().map(Vec::from);
-        assert_eq!(found.as_deref(), self.model.get(id, &key, self.now));
+        assert_eq!(found.as_deref(), self.model_get(id, &key, self.now));
     }
 
     fn check_everything(&mut self, at: SeqNo) {

@@ -21,6 +21,8 @@
 //! tries one event alone.
 
 mod check;
+#[path = "../common/compactions.rs"]
+mod compactions;
 mod named;
 mod run;
 mod shrink;
@@ -105,6 +107,10 @@ fn crash_runs(seeds: u64, length: Length) {
     });
     let (points, met) = (points.into_inner(), met.into_inner().unwrap());
     println!("crash: {seeds} seeds of {} commits, {points} crash points ({met})", length.commits);
+    // Of the runs of continuous integration at least.
+    if length.sample.is_some() && kept.is_none() && only.is_none() && seeds > 1 {
+        met.assert_varied();
+    }
 }
 
 /// What went wrong, and where.

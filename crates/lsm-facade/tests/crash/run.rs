@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use file_system::{Crash, Fault, FaultEffect, FileOperation, LogFileWay, Simulation};
 use internal_key::{KeyspaceId, SeqNo};
 use lsm_facade::{
-    Access, Compression, Database, DatabaseBuilder, Durability, Error, Keyspace, KeyspaceOptions, Snapshot, Strategy,
+    Access, CompactionControl, Compression, Database, DatabaseBuilder, Durability, Error, Keyspace, KeyspaceOptions,
+    Snapshot, Strategy,
 };
 use test_support::{KeyGenerator, ReferenceModel, Rng, ValueGenerator};
 
 use crate::check::{State, assert_same, state_of};
+use crate::compactions::{Compactions, Counts};
 
 /// The keyspaces that every run has.
 pub(crate) const NAMES: [&str; 2] = ["left", "right"];
@@ -35,6 +38,7 @@ pub(crate) struct Config {
     event_log_bytes_max: u64,
     subcompactions_max: usize,
     memory_bytes_max: u64,
+    compaction_bytes_per_second: u64,
 }
 
 impl Config {
@@ -54,11 +58,13 @@ impl Config {
             event_log_bytes_max: 0,
             subcompactions_max: 1,
             memory_bytes_max: 0,
+            compaction_bytes_per_second: 0,
         };
         // Not drawn, so that the seeds of before stand for the runs of before.
         config.compacts_when_idle = config.large_batch_bytes.is_multiple_of(2);
         config.event_log_bytes_max = config.large_batch_bytes % 7 / 6 * (8 << 10);
         config.subcompactions_max = 1 + (config.large_batch_bytes / 2 % 3) as usize;
+        config.compaction_bytes_per_second = config.large_batch_bytes % 3 * (1 << 20);
         if config.large_batch_bytes % 5 < 2 {
             config.memory_bytes_max = config.block_cache_bytes + (64 << 10) + config.large_batch_bytes % 4 * (8 << 10);
         }
@@ -80,6 +86,7 @@ impl Config {
             .event_log_bytes_max(self.event_log_bytes_max)
             .compact_when_idle_after(self.compacts_when_idle.then_some(Duration::ZERO))
             .subcompactions_max(self.subcompactions_max)
+            .compaction_bytes_per_second(self.compaction_bytes_per_second)
             .large_batch_bytes(self.large_batch_bytes);
         match self.edit_file_bytes {
             Some(bytes) => builder.edit_file_bytes(bytes),
@@ -88,8 +95,8 @@ impl Config {
     }
 }
 
-/// `right` is never FIFO, which compacts nothing below its limit.
-fn keyspace_options(name: &str, rng: &mut Rng) -> KeyspaceOptions {
+/// Options, and the strategy among them. `right` is never FIFO, which compacts nothing below its limit.
+fn keyspace_options(name: &str, rng: &mut Rng) -> (KeyspaceOptions, Strategy) {
     let memtable = rng.within(1 << 10..4 << 10);
     let strategies: &[Strategy] = if name == NAMES[0] {
         &[Strategy::Leveled, Strategy::Tiered, Strategy::Fifo]
@@ -113,14 +120,16 @@ fn keyspace_options(name: &str, rng: &mut Rng) -> KeyspaceOptions {
         .level_size_ratio(*rng.pick(&[2, 4]));
     // Not drawn, so that the seeds of before stand for the runs of before.
     let options = options
-        // Nothing comes of age here: what goes for its age is told in `ages`.
+        // Nothing comes of age here, or is too much: what goes for its age or for the size is told in `ages`.
         .fifo_age_max(memtable.is_multiple_of(2).then_some(Duration::from_secs(100 * 365 * 24 * 3600)))
         .merge_what_is_read(memtable % 5 < 3);
-    match (strategy, memtable % 3) {
-        (Strategy::Fifo, _) | (_, 0) => options,
-        (_, 1) => options.history_writes(memtable / 16),
-        _ => options.history_bytes(4 * memtable),
-    }
+    let options = match (strategy, memtable % 6) {
+        (Strategy::Fifo, _) | (_, 0 | 3) => options,
+        (_, 1 | 4) => options.history_writes(memtable / 16),
+        (_, 2) => options.history_bytes(4 * memtable),
+        _ => options.history_age(Duration::from_secs(memtable / 4)),
+    };
+    (options, strategy)
 }
 
 /// What a step does.
@@ -229,7 +238,25 @@ pub(crate) struct Met {
     flushes: u64,
     compactions: u64,
     reopenings: u64,
+    /// Compactions of a part of the keys, and calls of `compact_range` that were cancelled.
+    partial: u64,
+    cancelled: u64,
+    suspensions: u64,
+    kinds: Counts,
 }
+
+/// What the seeds of the longer runs in continuous integration meet.
+const KINDS: [&str; 9] = [
+    "leveled",
+    "tiered",
+    "FIFO",
+    "leveled merge for runs",
+    "tiered merge for runs",
+    "FIFO merge for runs",
+    "move for runs",
+    "merge for range",
+    "merge in several parts",
+];
 
 impl Met {
     /// Adds what another run did.
@@ -238,13 +265,27 @@ impl Met {
         self.flushes += other.flushes;
         self.compactions += other.compactions;
         self.reopenings += other.reopenings;
+        self.partial += other.partial;
+        self.cancelled += other.cancelled;
+        self.suspensions += other.suspensions;
+        self.kinds.add(&other.kinds);
+    }
+
+    /// Fails unless each strategy, and the main reasons and ways to compact, were met.
+    pub(crate) fn assert_varied(&self) {
+        self.kinds.assert_met(&KINDS);
+        assert!(self.partial > 0 && self.cancelled > 0 && self.suspensions > 0, "{self}");
     }
 }
 
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { commits, flushes, compactions, reopenings } = self;
-        write!(f, "{commits} commits, {flushes} flushes, {compactions} compactions, {reopenings} reopenings")
+        let Self { commits, flushes, compactions, reopenings, partial, cancelled, suspensions, kinds } = self;
+        write!(
+            f,
+            "{commits} commits, {flushes} flushes, {compactions} compactions, {reopenings} reopenings, {partial} partial \
+             and {cancelled} cancelled calls, {suspensions} suspensions; {kinds}"
+        )
     }
 }
 
@@ -290,6 +331,7 @@ pub(crate) struct Run {
     snapshots: Vec<Snapshot>,
     /// What the model held at each tick from the first on, once the run is over: asked for at every crash point.
     history: Vec<BTreeMap<KeyspaceId, Vec<Row>>>,
+    heard: Arc<Compactions>,
     met: Met,
 }
 
@@ -312,6 +354,7 @@ impl Run {
             values: ValueGenerator::up_to(400),
             snapshots: Vec::new(),
             history: Vec::new(),
+            heard: Arc::default(),
             met: Met::default(),
             rng,
         }
@@ -319,7 +362,7 @@ impl Run {
 
     /// Carries out the plan.
     pub(crate) fn run(&mut self, plan: &Plan) {
-        self.database = Some(self.config.builder(&self.simulation).open().unwrap());
+        self.database = Some(self.open_here());
         for name in NAMES {
             self.create(name);
         }
@@ -352,6 +395,11 @@ impl Run {
         let stats = self.db().stats();
         self.met.flushes += stats.flushes;
         self.met.compactions += stats.compactions.iter().sum::<u64>();
+        self.met.kinds.add(&self.heard.take());
+    }
+
+    fn open_here(&self) -> Database {
+        self.config.builder(&self.simulation).event_listener(Arc::clone(&self.heard) as _).open().unwrap()
     }
 
     fn db(&self) -> &Database {
@@ -393,8 +441,8 @@ impl Run {
             What::LargeBatch => self.batch(120),
             What::Flush => self.some().0.flush().unwrap(),
             What::FlushRight => self.right().0.flush().unwrap(),
-            What::Job => drop(self.db().run_one_job().unwrap()),
-            What::Compact => self.some().0.compact().unwrap(),
+            What::Job => self.job(),
+            What::Compact => self.compact(),
             What::CompactRight => self.right().0.compact().unwrap(),
             What::Clear => self.clear(false),
             What::ClearOnFullDisk => self.clear(true),
@@ -416,9 +464,10 @@ impl Run {
     }
 
     fn create(&mut self, name: &'static str) {
-        let options = keyspace_options(name, &mut self.rng);
+        let (options, strategy) = keyspace_options(name, &mut self.rng);
         let begun = self.events();
         let keyspace = self.db().create_keyspace(name, options).unwrap();
+        self.heard.created(name, strategy);
         let id = KeyspaceId(self.lives.len() as u32 + 1);
         self.model.create_keyspace(id, self.next());
         self.ticked(begun, false);
@@ -535,7 +584,54 @@ impl Run {
         self.create(name);
     }
 
+    /// A job, or none because jobs are suspended, which a write and a flush find too.
+    fn job(&mut self) {
+        if !self.rng.one_in(4) {
+            self.db().run_one_job().unwrap();
+            return;
+        }
+        self.met.suspensions += 1;
+        let database = self.db().clone();
+        let suspended = database.suspend_background().unwrap();
+        let (keyspace, id) = self.some();
+        let (key, value) = (self.keys.key(&mut self.rng), self.values.value(&mut self.rng));
+        let begun = self.events();
+        match keyspace.insert(&key, &value) {
+            Ok(()) => {
+                self.model.put(id, &key, &value, self.next());
+                self.ticked(begun, false);
+            }
+            Err(error) => assert!(matches!(error, Error::Suspended | Error::MemoryFull { .. }), "{error}"),
+        }
+        assert!(!database.run_one_job().unwrap());
+        drop(suspended);
+    }
+
+    /// Compacts a keyspace, a part of it, or what of it can be compacted before it is cancelled.
+    fn compact(&mut self) {
+        let (keyspace, _) = self.some();
+        match self.rng.below(3) {
+            0 => keyspace.compact().unwrap(),
+            1 => {
+                self.met.partial += 1;
+                keyspace.compact_range(self.keys.range(&mut self.rng)).unwrap();
+            }
+            _ => {
+                // As many events as a flush tells, and a few of the compaction.
+                let events = self.rng.below(7);
+                let compact = |control: &CompactionControl| keyspace.compact_range_with::<&[u8]>(.., control);
+                match self.heard.cancelling_after(events, compact) {
+                    Ok(()) => {}
+                    Err(Error::Cancelled) => self.met.cancelled += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
     fn snapshot(&mut self) {
+        // What is kept for an age comes of it.
+        self.simulation.clock.advance(Duration::from_secs(self.rng.below(200)));
         if self.snapshots.len() < 3 {
             self.snapshots.push(self.db().snapshot().unwrap());
         } else {
@@ -560,7 +656,7 @@ impl Run {
         }
         self.database = None;
         self.ticked(begun, true);
-        let database = self.config.builder(&self.simulation).open().unwrap();
+        let database = self.open_here();
         for (name, id) in known {
             self.keyspaces.insert(name, (database.open_keyspace(name).unwrap(), id));
         }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use file_system::{
     DirectoryEntry, DirectoryLock, Environment, FileError, FileSystem, LogFile, LogFileWay, ReadFile, RealFileSystem,
@@ -33,10 +34,12 @@ pub(crate) fn builder(dir: &Path, rng: &mut Rng) -> DatabaseBuilder {
         .log_segment_bytes(256 << 10)
         .log_bytes_max(1 << 20)
         .large_batch_bytes(16 << 10);
-    match rng.below(3) {
+    let builder = match rng.below(3) {
         0 => builder.edit_file_bytes(0),
         _ => builder,
-    }
+    };
+    let idle_after = Duration::from_millis(rng.below(50));
+    builder.subcompactions_max(1 + rng.index(3)).compact_when_idle_after(Some(idle_after))
 }
 
 fn keyspace_options(name: &str) -> KeyspaceOptions {
@@ -46,6 +49,7 @@ fn keyspace_options(name: &str) -> KeyspaceOptions {
         .table_bytes(32 << 10)
         .level_base_bytes(32 << 10)
         .level_size_ratio(3)
+        .history_writes(if name == NAMES[0] { 0 } else { 1000 })
         .strategy(if name == NAMES[0] { Strategy::Leveled } else { Strategy::Tiered })
 }
 
