@@ -20,7 +20,7 @@ pub(crate) fn kind() -> Kind {
         version: "11.8 (crate 0.25.0)",
         says: |settings| {
             format!(
-                "2 write buffers of 64 MiB, LRU block cache, full Bloom filters of 10 bits, blocks of 4 KiB with hash index \
+                "2 write buffers of 64 MiB, HyperClockCache, full Bloom filters of 10 bits, blocks of 4 KiB with hash index \
                  (format 6), dynamic levels, {}, 2 background jobs, files synced each 1 MiB; `get_pinned`, raw iterators, \
                  `batched_multi_get`; checksums: XXH3 of blocks, CRC32C of log records {}; synced: `sync`",
                 if settings.compressed { "lz4 in all levels" } else { "no compression" },
@@ -52,7 +52,8 @@ struct RocksDb {
 
 fn open(dir: &Path, settings: &Settings) -> Outcome<Box<dyn Engine>> {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(settings.cache_bytes as usize));
+    // Its header recommends it over the LRU cache, and zero for the charge, which it then finds out by itself.
+    table.set_block_cache(&Cache::new_hyper_clock_cache(settings.cache_bytes as usize, 0));
     table.set_block_size(BLOCK_BYTES as usize);
     table.set_bloom_filter(f64::from(FILTER_BITS), false);
     table.set_format_version(6);
