@@ -4,7 +4,8 @@
 //! swapped. The code that carries one asks [`planted`] whether to misbehave. Without `--cfg mutants` the answer is a
 //! constant `false` and the compiler removes the branch; with it, the environment variable `LSM_MUTANT` chooses at most
 //! one fault at run time, so that one build serves every fault. `cargo xtask mutants` runs the test that each
-//! [`Fault`] names and fails if it passes with the fault planted.
+//! [`Fault`] names and fails if it passes with the fault planted. With `--cfg planted` the same variable chooses when this
+//! is compiled: such a build is an ordinary one but for the one fault, which is what `cargo xtask bench --planted` counts.
 //!
 //! ```text
 //!   shipped code ── planted("name")? ──▶ registry::FAULTS ◀── cargo xtask mutants ──▶ the test that must fail
@@ -68,16 +69,16 @@ impl Fault {
 
 /// Whether the fault called `name` is planted in this process.
 ///
-/// Constant `false` unless compiled with `--cfg mutants`. With it, costs one load and a string comparison when any
-/// fault is chosen.
-#[cfg(not(mutants))]
+/// Constant `false` unless compiled with `--cfg mutants` or `--cfg planted`. With the first it costs one load and a string
+/// comparison when any fault is chosen.
+#[cfg(not(any(mutants, planted)))]
 #[inline(always)]
 pub const fn planted(name: &str) -> bool {
     let _ = name;
     false
 }
 
-#[cfg(not(mutants))]
+#[cfg(not(any(mutants, planted)))]
 const _: () = assert!(!planted("anything"), "nothing is planted in an ordinary build");
 
 /// Whether the fault called `name` is planted in this process: the one named by `LSM_MUTANT`.
@@ -97,6 +98,19 @@ pub fn planted(name: &str) -> bool {
     });
     chosen.as_deref() == Some(name)
 }
+
+/// Whether the fault called `name` is planted in this build: the one that `LSM_MUTANT` named when it was compiled.
+///
+/// A comparison of two constants: nothing of it is left in an optimised program.
+#[cfg(all(planted, not(mutants)))]
+#[inline(always)]
+pub fn planted(name: &str) -> bool {
+    name == CHOSEN
+}
+
+/// The one fault of this build.
+#[cfg(all(planted, not(mutants)))]
+const CHOSEN: &str = env!("LSM_MUTANT", "`--cfg planted` needs the name of the fault in LSM_MUTANT");
 
 #[cfg(test)]
 mod tests {

@@ -5,11 +5,12 @@
 //!   benches/counts/baseline.json ──────────────────────────────────────────────────────────────┴▶ at most 3 % more
 //! ```
 //!
-//! Counts repeat themselves to a few instructions on one toolchain; another compiler makes other code. So the baseline
-//! says which compiler it was recorded with, and under another one nothing is compared.
+//! Counts repeat themselves to a few instructions on one toolchain; another compiler makes other code, and another C library
+//! has another allocator. So the baseline says what it was recorded with, and with anything else nothing is compared.
 //!
-//! `--planted` shows that the gate closes: it builds with `--cfg mutants`, so that the same programs run with and
-//! without a fault that makes a get allocate, and demands that the gate passes the one and fails the other.
+//! `--planted` shows that the gate closes: it builds what is shipped, and the same with a fault that makes a get allocate
+//! (`--cfg planted`: nothing else differs). Both are compared with the committed baseline; the gate must pass the one and
+//! fail the other, of which the fault must be at least 5 %.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,14 @@ const LIMIT: f64 = 0.03;
 /// The version of gungraun's runner, and of the library in `Cargo.toml`: they must be the same.
 const GUNGRAUN: &str = "0.20.0";
 
-/// The fault that `--planted` plants: at least 5 % of a get.
+/// The fault that `--planted` plants.
 const PLANTED: &str = "facade-get-allocates-before-a-value-is-found";
+
+/// The path that it makes more expensive.
+const SLOWED: &str = "get_hit";
+
+/// By at least this share, or it would not show what it is there to show.
+const PLANTED_SHARE: f64 = 0.05;
 
 /// How counts are compared.
 #[derive(clap::Args)]
@@ -39,7 +46,7 @@ pub(crate) struct Counting {
     /// Counts the instructions of the hot paths and makes them the baseline
     #[arg(long, group = "what")]
     record: bool,
-    /// Shows that `--ci` fails: counts a get with a planted fault beside one without
+    /// Shows that `--ci` passes without a planted fault of at least 5 % of a get, and fails with it
     #[arg(long, group = "what")]
     planted: bool,
 }
@@ -56,7 +63,7 @@ pub(crate) fn run(options: &Counting, into: Option<&Path>) -> Outcome {
     if options.planted {
         return planted();
     }
-    let counts = Counts { toolchain: toolchain()?, paths: Program::Shipped.count(None)? };
+    let counts = Counts { toolchain: toolchain()?, paths: Program::Shipped.count()? };
     if let Some(document) = into {
         put_between_marks(&root().join(document), "counts", &counts.draw())?;
     }
@@ -71,16 +78,7 @@ pub(crate) fn run(options: &Counting, into: Option<&Path>) -> Outcome {
     let comparison = Comparison::of(&baseline.paths, &counts.paths);
     println!("{}", comparison.draw());
     println!("baseline: {}; now: {}", baseline.toolchain, counts.toolchain);
-    if baseline.compiler() != counts.compiler() {
-        return Err(format!(
-            "the baseline was recorded with rustc {}, this is {}: counts of two compilers say nothing of the source. \
-             Take that compiler (cargo +{} xtask bench --ci), or record the baseline anew (--record) from a tree whose \
-             counts are known to be good",
-            baseline.compiler(),
-            counts.compiler(),
-            baseline.compiler(),
-        ));
-    }
+    comparable(&baseline.toolchain, &counts.toolchain)?;
     comparison.verdict()
 }
 
@@ -96,13 +94,9 @@ pub(crate) fn where_possible() -> Outcome {
     if tools::cargo_tool_if_there("gungraun-runner", GUNGRAUN).is_none() {
         return not_here(format!("gungraun-runner {GUNGRAUN} is not installed here and takes minutes to build"));
     }
-    let (recorded, here) = (Counts::load(&baseline_path())?, toolchain()?);
-    if recorded.compiler() != compiler_of(&here) {
-        return not_here(format!(
-            "the baseline is of rustc {}, and this is {}",
-            recorded.compiler(),
-            compiler_of(&here)
-        ));
+    let differing = differences(&Counts::load(&baseline_path())?.toolchain, &toolchain()?);
+    if !differing.is_empty() {
+        return not_here(format!("the baseline is of {}", differing.join(", of ")));
     }
     run(&Counting { ci: true, record: false, planted: false }, None)
 }
@@ -111,56 +105,81 @@ fn baseline_path() -> PathBuf {
     root().join("benches/counts/baseline.json")
 }
 
-/// Compares two runs of one build, one of them with a fault.
+/// Holds what is shipped, and the same with a fault, against the baseline.
 fn planted() -> Outcome {
-    let paths = Some("get_");
-    let without = Program::Mutants { fault: None }.count(paths)?;
-    let again = Program::Mutants { fault: None }.count(paths)?;
-    let unchanged = Comparison::of(&without, &again);
-    println!("the same again:\n{}", unchanged.draw());
-    unchanged.verdict().map_err(|failure| format!("the gate fails without a change: {failure}"))?;
-    let with = Program::Mutants { fault: Some(PLANTED) }.count(paths)?;
-    let slower = Comparison::of(&without, &with);
-    println!("with {PLANTED}:\n{}", slower.draw());
-    match slower.verdict() {
-        Err(failure) => {
-            println!("the gate passes what is unchanged and fails what is planted: {failure}");
-            Ok(())
-        }
-        Ok(()) => Err(format!("the gate passes with {PLANTED} planted")),
+    let (baseline, here) = (Counts::load(&baseline_path())?, toolchain()?);
+    comparable(&baseline.toolchain, &here)?;
+    let without = Program::Shipped.count()?;
+    let with = Program::Planted.count()?;
+    println!("The committed baseline, {here}, beside this tree without and with the fault {PLANTED}:\n");
+    println!("{}", draw_planted(&baseline.paths, &without, &with));
+    println!("{}", closes(&baseline.paths, &without, &with)?);
+    Ok(())
+}
+
+/// Says that the gate is open without the fault and closed with it.
+///
+/// # Errors
+/// What of that is not so.
+fn closes(baseline: &Costs, without: &Costs, with: &Costs) -> Outcome<String> {
+    let unchanged = Comparison::of(baseline, without).verdict();
+    unchanged.map_err(|failure| format!("the gate is closed without a fault: {failure}"))?;
+    let of = |costs: &Costs| costs.get(SLOWED).copied();
+    let size = change(of(without), of(with)).ok_or_else(|| format!("{SLOWED} was not counted"))?;
+    if size < PLANTED_SHARE {
+        return Err(format!(
+            "{PLANTED} makes {SLOWED} execute {:.1} % more: too little to show anything",
+            size * 100.0
+        ));
     }
+    match Comparison::of(baseline, with).verdict() {
+        Err(failure) => Ok(format!(
+            "without the fault: the gate PASSES\nwith the fault, {:.1} % of {SLOWED}: the gate FAILS: {failure}",
+            size * 100.0
+        )),
+        Ok(()) => Err(format!("the gate is open with {PLANTED}, which is {:.1} % of {SLOWED}", size * 100.0)),
+    }
+}
+
+fn draw_planted(baseline: &Costs, without: &Costs, with: &Costs) -> String {
+    let mut text = "| path, instructions per operation | baseline | without | change | with | change |\n\
+                    |---|---:|---:|---:|---:|---:|\n"
+        .to_string();
+    for (name, before) in baseline {
+        let of = |costs: &Costs| {
+            let now = costs.get(name).copied();
+            format!("{} | {}", draw_instructions(now), draw_change(Some(*before), now))
+        };
+        let before = draw_instructions(Some(*before));
+        text.push_str(&format!("| {name} | {before} | {} | {} |\n", of(without), of(with)));
+    }
+    text
 }
 
 /// What is built and counted.
 #[derive(Clone, Copy)]
 enum Program {
     Shipped,
-    /// With every planted fault compiled in, and at most one chosen.
-    Mutants {
-        fault: Option<&'static str>,
-    },
+    /// The same with [`PLANTED`] compiled in.
+    Planted,
 }
 
 impl Program {
-    /// Instructions per operation, by path; of the paths whose names begin so.
-    fn count(self, beginning: Option<&str>) -> Outcome<Costs> {
-        tools::find_or_install(&["valgrind"], "valgrind")?;
-        let runner = tools::cargo_tool("gungraun-runner", GUNGRAUN)?;
+    /// Instructions per operation, by path.
+    fn count(self) -> Outcome<Costs> {
+        let runner = runner()?;
         let target = Workspace::load()?.target_dir;
         let mut command = cargo(&["bench", "--package", "counts", "--bench", "counts"]);
         let home = match self {
             Self::Shipped => target.join("counts"),
-            Self::Mutants { fault } => {
-                with_rustflags(&mut command, "--cfg mutants");
-                command.arg("--target-dir").arg(target.join("mutants"));
-                command.env("LSM_MUTANT", fault.unwrap_or_default());
-                target.join("mutants/counts")
+            Self::Planted => {
+                with_rustflags(&mut command, "--cfg planted");
+                command.arg("--target-dir").arg(target.join("planted"));
+                command.env("LSM_MUTANT", PLANTED);
+                target.join("planted/counts")
             }
         };
         command.args(["--", "--output-format=json", "--nosummary=true"]);
-        if let Some(beginning) = beginning {
-            command.arg(format!("counts::paths::{beginning}*"));
-        }
         command.env("GUNGRAUN_RUNNER", runner).env("GUNGRAUN_HOME", home);
         let paths = read_counts(&output_of(command)?)?;
         if paths.is_empty() {
@@ -168,6 +187,12 @@ impl Program {
         }
         Ok(paths)
     }
+}
+
+/// gungraun's runner, and the valgrind that it runs: installed if they are not there.
+fn runner() -> Outcome<PathBuf> {
+    tools::find_or_install(&["valgrind"], "valgrind")?;
+    tools::cargo_tool("gungraun-runner", GUNGRAUN)
 }
 
 /// What one operation of a path costs.
@@ -236,33 +261,49 @@ impl Counts {
         }
         text
     }
-
-    fn compiler(&self) -> &str {
-        compiler_of(&self.toolchain)
-    }
 }
 
-/// `1.95.0` of `rustc 1.95.0, ...`.
-fn compiler_of(toolchain: &str) -> &str {
-    toolchain.split([' ', ',']).nth(1).unwrap_or("unknown")
-}
-
-/// Everything that a count depends on beside the source.
+/// Everything that a count depends on beside the source: `rustc 1.95.0, valgrind 3.19.0, glibc 2.36, x86_64`.
 fn toolchain() -> Outcome<String> {
-    let version_of = |program: &str, arguments: &[&str]| {
+    let version_of = |program: &Path, arguments: &[&str]| {
         let mut command = std::process::Command::new(program);
         command.args(arguments).current_dir(root());
         output_of(command)
     };
     let word = |text: &str, nth: usize| text.split_whitespace().nth(nth).unwrap_or("unknown").to_string();
-    let rustc = word(&version_of("rustc", &["--version"])?, 1);
-    let valgrind = version_of("valgrind", &["--version"]).unwrap_or_default();
-    let libc = version_of("ldd", &["--version"]).unwrap_or_default();
+    let rustc = word(&version_of(Path::new("rustc"), &["--version"])?, 1);
+    // Asked once it is there: a fresh machine has none yet.
+    let valgrind = version_of(&tools::find_or_install(&["valgrind"], "valgrind")?, &["--version"])?;
+    let libc = version_of(Path::new("ldd"), &["--version"]).unwrap_or_default();
     let libc = libc.lines().next().and_then(|line| line.split_whitespace().last()).unwrap_or("unknown").to_string();
     Ok(format!(
         "rustc {rustc}, valgrind {}, glibc {libc}, {}",
         valgrind.trim().trim_start_matches("valgrind-"),
         std::env::consts::ARCH
+    ))
+}
+
+/// In what two toolchains differ: `rustc 1.95.0 and not rustc 1.96.0`.
+fn differences(recorded: &str, here: &str) -> Vec<String> {
+    let (recorded, here): (Vec<&str>, Vec<&str>) = (recorded.split(", ").collect(), here.split(", ").collect());
+    if recorded.len() != here.len() {
+        return vec![format!("{} and not {}", recorded.join(", "), here.join(", "))];
+    }
+    let differing = recorded.iter().zip(&here).filter(|(recorded, here)| recorded != here);
+    differing.map(|(recorded, here)| format!("{recorded} and not {here}")).collect()
+}
+
+/// Whether counts of the two can be held against each other.
+fn comparable(recorded: &str, here: &str) -> Outcome {
+    let differing = differences(recorded, here);
+    if differing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the baseline was recorded with {}: counts of two toolchains say nothing of the source. Take that one (cargo \
+         +VERSION xtask bench --ci for the compiler), or record the baseline anew (--record) from a tree whose counts \
+         are known to be good",
+        differing.join(", ")
     ))
 }
 
@@ -286,15 +327,10 @@ impl Comparison {
                         |---|---:|---:|---:|---:|\n"
             .to_string();
         for (name, before, now) in &self.rows {
-            let change = match change(*before, *now) {
-                Some(change) if change > LIMIT => format!("**{:+.2} %**", change * 100.0),
-                Some(change) => format!("{:+.2} %", change * 100.0),
-                None => "–".to_string(),
-            };
-            let number =
-                |cost: &Option<Cost>| cost.map_or("–".to_string(), |cost| format!("{:.1}", cost.instructions));
-            let misses = now.map_or("–".to_string(), |cost| format!("{:.1}", cost.misses));
-            text.push_str(&format!("| {name} | {} | {} | {change} | {misses} |\n", number(before), number(now)));
+            let (change, misses) =
+                (draw_change(*before, *now), now.map_or("–".to_string(), |cost| format!("{:.1}", cost.misses)));
+            let (before, now) = (draw_instructions(*before), draw_instructions(*now));
+            text.push_str(&format!("| {name} | {before} | {now} | {change} | {misses} |\n"));
         }
         text
     }
@@ -321,6 +357,19 @@ impl Comparison {
 fn change(before: Option<Cost>, now: Option<Cost>) -> Option<f64> {
     let (before, now) = (before?.instructions, now?.instructions);
     (before > 0.0 && now > 0.0).then(|| now / before - 1.0)
+}
+
+fn draw_instructions(cost: Option<Cost>) -> String {
+    cost.map_or("–".to_string(), |cost| format!("{:.1}", cost.instructions))
+}
+
+/// What is above the limit is in bold.
+fn draw_change(before: Option<Cost>, now: Option<Cost>) -> String {
+    match change(before, now) {
+        Some(change) if change > LIMIT => format!("**{:+.2} %**", change * 100.0),
+        Some(change) => format!("{:+.2} %", change * 100.0),
+        None => "–".to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -351,6 +400,32 @@ mod tests {
     }
 
     #[test]
+    fn a_planted_fault_shows_something_only_if_the_gate_is_open_without_it_and_closed_with_it() {
+        let baseline = counts(&[("get_hit", 1000.0), ("insert", 2000.0)]);
+        let judged = |without, with| {
+            let tree = |get| counts(&[("get_hit", get), ("insert", 2000.0)]);
+            closes(&baseline, &tree(without), &tree(with))
+        };
+        let said = judged(1000.0, 1050.0).unwrap();
+        assert!(said.contains("5.0 % of get_hit: the gate FAILS: get_hit executes 5.0 % more"), "{said}");
+        assert!(judged(1031.0, 1100.0).unwrap_err().contains("closed without a fault: get_hit executes 3.1 % more"));
+        assert!(judged(1000.0, 1049.0).unwrap_err().contains("too little"));
+        // Below the baseline by so much that a fault of 5 % stays below the limit: the baseline is to be recorded anew.
+        assert!(judged(970.0, 1020.0).unwrap_err().contains("the gate is open"));
+        assert!(planted_faults::FAULTS.iter().any(|fault| fault.name == PLANTED));
+    }
+
+    #[test]
+    fn counts_of_another_compiler_valgrind_or_library_are_not_compared() {
+        let recorded = "rustc 1.95.0, valgrind 3.19.0, glibc 2.36, x86_64";
+        assert_eq!(comparable(recorded, recorded), Ok(()));
+        let other = comparable(recorded, "rustc 1.95.0, valgrind 3.22.0, glibc 2.39, x86_64").unwrap_err();
+        assert!(other.contains("valgrind 3.19.0 and not valgrind 3.22.0, glibc 2.36 and not glibc 2.39:"), "{other}");
+        assert!(comparable(recorded, "rustc 1.96.0, valgrind 3.19.0, glibc 2.36, x86_64").is_err());
+        assert!(comparable("", recorded).is_err());
+    }
+
+    #[test]
     fn what_gungraun_prints_is_divided_by_the_operations_of_a_run() {
         let metric = |value: u64| json!({"values": {"new": value}});
         let metrics = json!({"Ir": metric(2_593_000), "D1mr": metric(9000), "D1mw": metric(1000)});
@@ -369,6 +444,6 @@ mod tests {
         std::fs::write(&dir, written.to_json()).unwrap();
         let read = Counts::load(&dir).unwrap();
         std::fs::remove_file(&dir).unwrap();
-        assert_eq!((read.compiler(), &read.paths), ("1.95.0", &counts(&[("get", 10.0)])));
+        assert_eq!((read.toolchain.as_str(), &read.paths), ("rustc 1.95.0, valgrind 3", &counts(&[("get", 10.0)])));
     }
 }
