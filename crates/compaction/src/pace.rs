@@ -39,6 +39,8 @@ pub struct Limits {
     pub pending_bytes: u64,
     /// Bytes that all memtables of a database may hold (P13).
     pub memory_bytes: u64,
+    /// Bytes that the log of a database may have (L5).
+    pub log_bytes: u64,
     /// How long a writer is delayed for each KiB it writes when a debt is just below its hard limit.
     pub delay_per_kib_max: Duration,
 }
@@ -50,6 +52,7 @@ impl Default for Limits {
             sealed_bytes: 256 << 20,
             pending_bytes: 64 << 30,
             memory_bytes: 0,
+            log_bytes: 0,
             // A mebibyte in a second: what is left of the room then outlasts a job that makes more.
             delay_per_kib_max: Duration::from_millis(1),
         }
@@ -70,6 +73,8 @@ pub struct Load {
     pub pending_bytes: u64,
     /// Bytes that all memtables of the database hold.
     pub memory_bytes: u64,
+    /// Bytes of the segments of the database's log.
+    pub log_bytes: u64,
 }
 
 /// Which limit holds a writer up; what metrics count by.
@@ -84,6 +89,8 @@ pub enum Debt {
     PendingBytes,
     /// [`Limits::memory_bytes`].
     Memory,
+    /// [`Limits::log_bytes`].
+    LogBytes,
 }
 
 impl fmt::Display for Debt {
@@ -93,6 +100,7 @@ impl fmt::Display for Debt {
             Self::SealedBytes => "bytes of sealed memtables",
             Self::PendingBytes => "bytes waiting for compaction",
             Self::Memory => "memory of the database",
+            Self::LogBytes => "bytes of the log",
         })
     }
 }
@@ -116,6 +124,7 @@ pub fn pace(limits: &Limits, load: &Load, bytes: u64) -> Pace {
         (limits.sealed_bytes, load.sealed_bytes, Debt::SealedBytes),
         (limits.pending_bytes, load.pending_bytes, Debt::PendingBytes),
         (limits.memory_bytes, load.memory_bytes, Debt::Memory),
+        (limits.log_bytes, load.log_bytes, Debt::LogBytes),
     ];
     let mut worst = (0, Debt::L0Runs);
     for (hard, found, debt) in debts {
@@ -229,6 +238,7 @@ mod tests {
         sealed_bytes: 1000,
         pending_bytes: 100_000,
         memory_bytes: 1000,
+        log_bytes: 1000,
         delay_per_kib_max: Duration::from_micros(1000),
     };
 
@@ -274,6 +284,9 @@ mod tests {
         let memory = |memory_bytes| pace(&LIMITS, &Load { memory_bytes, ..Load::default() }, 1024);
         assert_eq!(memory(1000), Pace::Wait(Debt::Memory));
         assert_eq!(memory(910), Pace::Delay(Duration::from_micros(400), Debt::Memory));
+        let log = |log_bytes| pace(&LIMITS, &Load { log_bytes, ..Load::default() }, 1024);
+        assert_eq!(log(1000), Pace::Wait(Debt::LogBytes));
+        assert_eq!(log(910), Pace::Delay(Duration::from_micros(400), Debt::LogBytes));
         assert_eq!(pace(&Limits { l0_runs: 0, ..LIMITS }, &load(u64::MAX, 0, 0), 1), Pace::Proceed, "0 is no limit");
     }
 

@@ -453,6 +453,11 @@ pub(crate) struct Core {
     pub(crate) tidying: std::sync::Mutex<()>,
     /// The part of the log that the last commit lay in, as [`log_window`] numbers them. Written under the reservation lock.
     pub(crate) log_window: AtomicU64,
+    /// What the length of the log asks of all writers, as `KeyspaceShared::pace` says what a keyspace's debt asks of its own
+    /// (P10). Relaxed: advice, corrected whenever the log has grown by a segment or lost one.
+    pub(crate) log_pace: AtomicU64,
+    /// Makes one rate of the delays of all writers while the log is long.
+    pub(crate) log_throttle: Throttle,
     /// When the first table of any keyspace will be past its age, in milliseconds of Unix time; `u64::MAX` while none will.
     /// Written under `jobs`, read without: what a worker sleeps for.
     pub(crate) first_expiry_unix_ms: AtomicU64,

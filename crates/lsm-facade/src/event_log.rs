@@ -258,6 +258,7 @@ fn cause_word(cause: Option<Debt>) -> &'static str {
         Some(Debt::SealedBytes) => "sealed_bytes",
         Some(Debt::PendingBytes) => "pending_bytes",
         Some(Debt::Memory) => "memory",
+        Some(Debt::LogBytes) => "log_bytes",
         Some(_) => "other",
         None => "queue",
     }

@@ -33,7 +33,9 @@ use version_history::{Frontier, SnapshotRegistry};
 use write_ahead_log::{Log, LogOptions, Record, RecordKind, ReplayOptions, ReplayReport};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
-use crate::core::{Core, EditError, KeyspaceShared, Keyspaces, Parts, SuperVersion, claim, new_memtable, replay_log};
+use crate::core::{
+    Core, EditError, KeyspaceShared, Keyspaces, PACE_FREE, Parts, SuperVersion, claim, new_memtable, replay_log,
+};
 use crate::event_log::EventLog;
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
@@ -466,6 +468,8 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         changing: RwLock::new(()),
         jobs: Mutex::new(Jobs::default()),
         log_window: AtomicU64::new(0),
+        log_pace: AtomicU64::new(PACE_FREE),
+        log_throttle: Throttle::default(),
         first_expiry_unix_ms: AtomicU64::new(u64::MAX),
         memory_room: Turnstile::default(),
         memory_throttle: Throttle::default(),

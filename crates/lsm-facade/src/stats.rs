@@ -31,8 +31,8 @@ pub(crate) struct Counters {
     /// By the level that jobs wrote to: bytes read and written, entries hidden, tombstones, duplicates, dropped for size and for
     /// age, nanoseconds of work and in the queue.
     work: [[AtomicU64; 9]; Level::COUNT],
-    /// By cause, the queue fourth, memory last: how many, nanoseconds.
-    stalled: [[AtomicU64; 2]; 5],
+    /// By cause, the queue fourth, then memory and the log: how many, nanoseconds.
+    stalled: [[AtomicU64; 2]; 6],
 }
 
 /// How long the calling thread has waited, inside this engine, since it began: for room (P10), for locks, for other
@@ -98,6 +98,7 @@ impl Counters {
             Some(Debt::L0Runs) => 0,
             Some(Debt::SealedBytes) => 1,
             Some(Debt::Memory) => 4,
+            Some(Debt::LogBytes) => 5,
             Some(_) => 2,
             None => 3,
         };
@@ -217,6 +218,7 @@ impl Stats {
             pending_bytes: stalled(2),
             queue: stalled(3),
             memory: stalled(4),
+            log_bytes: stalled(5),
         };
     }
 }
@@ -306,6 +308,8 @@ pub struct StallStats {
     pub queue: Stalled,
     /// Memory of the database (P13).
     pub memory: Stalled,
+    /// Bytes of the log (L5).
+    pub log_bytes: Stalled,
 }
 
 /// Some stalls.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use commit_pipeline::{CommitError, Pipeline, Request};
-use compaction::Scheduler;
+use compaction::{Debt, Scheduler, Throttle};
 use internal_key::{Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SeqNo, Trailer};
 use manifest::TableEntry;
 use memory_budget::Grant;
@@ -26,6 +26,7 @@ use crate::batch_format::{
 };
 use crate::core::{Core, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT};
 use crate::events::Event;
+use crate::jobs::Jobs;
 use crate::memory::refused;
 use crate::{Durability, Error, Result};
 
@@ -375,33 +376,49 @@ impl Core {
     /// P10: before the reservation, never after. Delays or holds the writer as the debt asks.
     #[inline]
     pub(crate) fn make_room(&self, keyspace: &Arc<KeyspaceShared>, bytes: usize) -> Result<()> {
-        match keyspace.pace.load(Ordering::Relaxed) {
+        match keyspace.pace.load(Ordering::Relaxed) | self.log_pace.load(Ordering::Relaxed) {
             PACE_FREE => Ok(()),
-            pace => self.slow_down(keyspace, pace, bytes as u64),
+            _ => self.slow_down(keyspace, bytes as u64),
         }
     }
 
     #[cold]
-    fn slow_down(&self, keyspace: &Arc<KeyspaceShared>, pace: u64, bytes: u64) -> Result<()> {
+    fn slow_down(&self, keyspace: &Arc<KeyspaceShared>, bytes: u64) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
-        if pace >= PACE_QUEUE {
-            return self.wait_for_room(scheduler, keyspace, bytes);
+        if self.log_pace.load(Ordering::Relaxed) == PACE_WAIT {
+            self.wait_for_log(scheduler, keyspace)?;
         }
+        // Whoever has waited goes on, whatever others have done since.
+        match self.log_pace.load(Ordering::Relaxed) {
+            PACE_FREE | PACE_WAIT => {}
+            pace => self.pay(scheduler, &self.log_throttle, pace, bytes),
+        }
+        match keyspace.pace.load(Ordering::Relaxed) {
+            PACE_FREE => Ok(()),
+            pace if pace >= PACE_QUEUE => self.wait_for_room(scheduler, keyspace, bytes),
+            pace => {
+                self.pay(scheduler, &keyspace.throttle, pace, bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// What a writer does above a soft limit.
+    fn pay(&self, scheduler: &Scheduler, throttle: &Throttle, nanos_per_kib: u64, bytes: u64) {
         if scheduler.threads() == 0 {
             // Without threads a delay pays nothing off; a job does. Its failure is not this writer's while there is room.
             let _ = scheduler.run_one_job();
-            return Ok(());
+            return;
         }
-        let delayed = self.delay(keyspace, pace, bytes);
+        let delayed = self.delay(throttle, nanos_per_kib, bytes);
         self.counters.waited_ns.fetch_add(delayed.as_nanos() as u64, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Delays a writer in proportion to the debt and to what it writes, and returns for how long.
-    fn delay(&self, keyspace: &KeyspaceShared, nanos_per_kib: u64, bytes: u64) -> Duration {
+    fn delay(&self, throttle: &Throttle, nanos_per_kib: u64, bytes: u64) -> Duration {
         self.counters.delays.fetch_add(1, Ordering::Relaxed);
         let delay = Duration::from_nanos(nanos_per_kib.saturating_mul(bytes) / 1024);
-        let delay = keyspace.throttle.owe(delay, self.environment.clock.monotonic());
+        let delay = throttle.owe(delay, self.environment.clock.monotonic());
         if let Some(delay) = delay {
             lock_meter::waiting(|| self.environment.clock.sleep(delay));
         }
@@ -430,17 +447,14 @@ impl Core {
         // Relaxed: advice, as the pace.
         let delay = keyspace.queue_delay.load(Ordering::Relaxed);
         if has_room() && delay > 0 && scheduler.threads() > 0 {
-            self.delay(keyspace, delay, bytes);
+            self.delay(&keyspace.throttle, delay, bytes);
         }
         drop(turn);
         if !keyspace.room.is_in_use() {
             // The last of the queue: whoever comes from here on need not stand in it.
             self.update_pace(keyspace);
         }
-        let took = self.environment.clock.monotonic().saturating_sub(began);
-        self.counters.waited_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-        self.counters.stalled(cause, took);
-        self.tell(&Event::StallEnded { keyspace: &keyspace.name, cause, took });
+        self.stall_ends(keyspace, cause, began);
         self.writable()?;
         match waited {
             // A failure elsewhere does not concern a writer that has room.
@@ -449,9 +463,52 @@ impl Core {
         }
     }
 
+    fn stall_ends(&self, keyspace: &KeyspaceShared, cause: Option<Debt>, began: Duration) {
+        let took = self.environment.clock.monotonic().saturating_sub(began);
+        self.counters.waited_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        self.counters.stalled(cause, took);
+        self.tell(&Event::StallEnded { keyspace: &keyspace.name, cause, took });
+    }
+
+    /// Waits, whichever keyspace the writer writes to, until flushes have made the log shorter than twice its limit (L5), or
+    /// until it is known why they cannot (P9).
+    fn wait_for_log(&self, scheduler: &Scheduler, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
+        if scheduler.runs_here() || planted_faults::planted("facade-writers-pass-a-long-log") {
+            // P9: a listener writes, which would wait for the job that waits for it.
+            return Ok(());
+        }
+        let cause = Some(Debt::LogBytes);
+        self.counters.stalls.fetch_add(1, Ordering::Relaxed);
+        self.tell(&Event::StallBegun { keyspace: &keyspace.name, cause });
+        let began = self.environment.clock.monotonic();
+        let has_room = |_: &Jobs| self.has_log_room();
+        let mut waited = self.wait_with(scheduler.begin_wait(), has_room);
+        // Not every failure keeps the log from becoming shorter.
+        while let Err(Error::DiskFull { .. } | Error::Io { .. }) = waited {
+            // Begun before the look: what fails after it ends this one.
+            let wait = scheduler.begin_wait();
+            let failed = self.jobs.lock().failure_to_shorten_log();
+            if failed.is_some() {
+                break;
+            }
+            waited = self.wait_on(wait, has_room);
+        }
+        // It may have been out of date.
+        self.update_log_pace();
+        self.stall_ends(keyspace, cause, began);
+        self.writable()?;
+        match waited {
+            Err(_) if self.has_log_room() => Ok(()),
+            waited => waited,
+        }
+    }
+
     /// What a commit leaves to do once the locks are released.
     #[inline]
     fn after_commit(&self, keyspace: &Arc<KeyspaceShared>, sealed: bool, enters_log_window: bool) {
+        if enters_log_window {
+            self.update_log_pace();
+        }
         if sealed {
             self.after_seal(keyspace);
         } else if enters_log_window {

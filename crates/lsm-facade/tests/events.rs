@@ -275,6 +275,7 @@ fn the_event_log_tells_causes_in_words() {
             ("sealed_bytes", by_cause.sealed_bytes),
             ("pending_bytes", by_cause.pending_bytes),
             ("memory", by_cause.memory),
+            ("log_bytes", by_cause.log_bytes),
             ("queue", by_cause.queue),
         ] {
             let told = lines.iter().filter(|line| line["cause"] == word).count() as u64;

@@ -551,6 +551,111 @@ fn busy_keyspaces_leave_the_others_their_turn() {
     }
 }
 
+/// The most that the log may have, whatever keeps it: twice the limit and the segment that was being filled.
+const LOG_BYTES_MOST: u64 = 2 * LOG_BYTES_MAX + (16 << 10);
+const LOG_BYTES_MAX: u64 = 256 << 10;
+
+/// Memtables that are not full for a long time: what is in them stays in the log.
+fn patient() -> KeyspaceOptions {
+    KeyspaceOptions::default().memtable_bytes(4 << 20).write_buffer_bytes(4 << 20)
+}
+
+/// L5, P10: however many keyspaces keep old segments, the log does not grow past its bound while another is written to: they
+/// are flushed, and until they are the writer waits.
+#[test]
+fn hundreds_of_idle_keyspaces_do_not_keep_the_log() {
+    let _watchdog = Watchdog::new("hundreds_of_idle_keyspaces_do_not_keep_the_log");
+    for threads in [0, 2] {
+        let simulation = Simulation::new(1);
+        let database = builder(&simulation, threads).log_bytes_max(LOG_BYTES_MAX).open().unwrap();
+        let busy = database.create_keyspace("busy", small()).unwrap();
+        let suspended = database.suspend_background().unwrap();
+        // Each keeps a part of the first 200 KiB.
+        let idle: Vec<_> = (0..200_u32)
+            .map(|number| {
+                let keyspace = database.create_keyspace(&format!("idle-{number}"), small()).unwrap();
+                keyspace.insert("key", [7; 900]).unwrap();
+                keyspace
+            })
+            .collect();
+        drop(suspended);
+        let mut most = 0;
+        for number in 0..1500_u32 {
+            busy.insert(number.to_be_bytes(), [0; 1000]).unwrap();
+            if number % 8 == 0 {
+                most = most.max(database.stats().log_bytes);
+            }
+        }
+        // Workers may be so fast that nobody sees it.
+        assert!(threads > 0 || most > LOG_BYTES_MAX, "the limit was met");
+        assert!(most <= LOG_BYTES_MOST, "{threads} threads: {most} bytes of log, with a limit of {LOG_BYTES_MAX}");
+        database.wait_until_idle().unwrap();
+        let bytes = database.stats().log_bytes;
+        assert!(bytes <= LOG_BYTES_MAX, "{threads} threads: {bytes} bytes of log are left");
+        assert!(idle.iter().all(|keyspace| keyspace.get("key").unwrap().as_deref() == Some(&[7; 900])));
+        assert_eq!(busy.iter().count(), 1500);
+    }
+}
+
+/// P9, P10: a writer at the bound of the log is told why it cannot become shorter, and goes on when it can: jobs are suspended, or
+/// the flush of a keyspace that it does not write to fails.
+#[test]
+fn a_writer_that_meets_a_long_log_is_told_why() {
+    let _watchdog = Watchdog::new("a_writer_that_meets_a_long_log_is_told_why");
+    for threads in [0, 1] {
+        let simulation = Simulation::new(2);
+        let database = builder(&simulation, threads).log_bytes_max(LOG_BYTES_MAX).open().unwrap();
+        let idle = database.create_keyspace("idle", patient()).unwrap();
+        let busy = database.create_keyspace("busy", patient()).unwrap();
+        idle.insert("key", "value").unwrap();
+        let mut number = 0_u32;
+        let mut write = || {
+            number += 1;
+            busy.insert(number.to_be_bytes(), [0; 1000])
+        };
+        let mut until_refused = || (0..2000).find_map(|_| write().err()).expect("there is a bound");
+
+        let suspended = database.suspend_background().unwrap();
+        let error = until_refused();
+        assert!(matches!(error, Error::Suspended), "{error}");
+        drop(suspended);
+        let full = Fault::on(FileOperation::Create).path_contains("/tables").effect(FaultEffect::NoSpace);
+        simulation.files.inject(full);
+        let error = until_refused();
+        assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+        let stats = database.stats();
+        assert!((LOG_BYTES_MAX..=LOG_BYTES_MOST).contains(&stats.log_bytes), "{stats}");
+        assert!(stats.stalls_by_cause.log_bytes.count >= 2, "{:?}", stats.stalls_by_cause);
+        simulation.files.clear_faults();
+        write().unwrap();
+        database.wait_until_idle().unwrap();
+        assert!(database.stats().log_bytes <= LOG_BYTES_MAX, "{}", database.stats());
+        assert_eq!(idle.get("key").unwrap().unwrap(), b"value");
+    }
+}
+
+/// L5: where a clear has done away with all that the log was kept for there is nothing to flush, and the log becomes shorter
+/// nevertheless.
+#[test]
+fn a_log_that_nobody_needs_is_given_up_without_a_flush() {
+    let _watchdog = Watchdog::new("a_log_that_nobody_needs_is_given_up_without_a_flush");
+    for threads in [0, 1] {
+        let simulation = Simulation::new(3);
+        let database = builder(&simulation, threads).log_bytes_max(LOG_BYTES_MAX).open().unwrap();
+        let [cleared, other] = ["cleared", "other"].map(|name| database.create_keyspace(name, patient()).unwrap());
+        let suspended = database.suspend_background().unwrap();
+        let refused = (0..2000_u32).find_map(|number| cleared.insert(number.to_be_bytes(), [0; 1000]).err());
+        assert!(matches!(refused, Some(Error::Suspended)), "{refused:?}");
+        cleared.clear().unwrap();
+        drop(suspended);
+        other.insert("key", "value").unwrap();
+        database.wait_until_idle().unwrap();
+        let stats = database.stats();
+        assert!(stats.log_bytes <= LOG_BYTES_MAX && stats.flushes == 0, "{threads} threads: {stats}");
+        assert_eq!((cleared.iter().count(), other.iter().count()), (0, 1));
+    }
+}
+
 /// L5: a keyspace that is not written to any more does not keep the whole log.
 #[test]
 fn an_idle_keyspace_does_not_keep_the_log() {

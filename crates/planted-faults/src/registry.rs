@@ -701,6 +701,16 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --test crash named::a_crash_while_a_flush_frees_many_segments_loses_nothing",
     },
     Fault {
+        name: "facade-writers-pass-a-long-log",
+        breaks: "P10",
+        caught_by: "-p lsm-facade --test races a_writer_that_meets_a_long_log_is_told_why",
+    },
+    Fault {
+        name: "facade-log-floor-raised-by-flushes-alone",
+        breaks: "L5",
+        caught_by: "hang: -p lsm-facade --test races a_log_that_nobody_needs_is_given_up_without_a_flush",
+    },
+    Fault {
         name: "facade-merge-makes-rows-young",
         breaks: "C1",
         caught_by: "-p lsm-facade --test ages a_merge_makes_nothing_younger",

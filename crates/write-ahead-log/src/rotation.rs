@@ -181,8 +181,25 @@ impl Log {
         lock(&self.shared.state).live.front().expect("L4: a log has a current segment").segment.name
     }
 
-    /// The sum of the lengths of all live segments. Above a limit the caller flushes the keyspace that pins the floor
-    /// (**L5**).
+    /// The oldest live segment that has at most `bytes` bytes together with all that follow it; the current one at least. Above
+    /// that length the caller flushes what pins the segments before it (**L5**).
+    pub fn first_segment_within(&self, bytes: u64) -> SegmentName {
+        let state = lock(&self.shared.state);
+        let mut left = bytes;
+        let mut newest_first = state.live.iter().rev();
+        let mut first = newest_first.next().expect("L4: a log has a current segment");
+        left = left.saturating_sub(first.segment.bytes);
+        for live in newest_first {
+            if live.segment.bytes > left {
+                break;
+            }
+            left -= live.segment.bytes;
+            first = live;
+        }
+        first.segment.name
+    }
+
+    /// The sum of the lengths of all live segments.
     pub fn total_bytes(&self) -> u64 {
         lock(&self.shared.state).live_bytes()
     }

@@ -74,6 +74,7 @@ impl Core {
         {
             tracing::warn!(%error, "old log segments stay for now");
         }
+        self.update_log_pace();
     }
 
     /// Tells the listeners. No lock may be held.

@@ -1,12 +1,19 @@
 //! What the background does for the log: keeps it ahead of its writers, and from growing without end.
 //!
 //! - **L1** Pages are populated, the next segment is ready, full segments are synced.
-//! - **L5** While the log is larger than its limit, the keyspace that keeps its oldest segment is flushed.
+//! - **L5** While the log is longer than its limit, all keyspaces are flushed that keep what lies beyond it.
+//! - **P10** At twice the limit writers wait until that has made it shorter.
 
+use std::sync::atomic::Ordering;
+
+use compaction::{Limits, Load, Pace};
+use manifest::{Change, Edit};
+
+use super::TaskError;
 use super::claim::{PreparingClaim, SyncingClaim};
 use super::queue::Task;
 use crate::Result;
-use crate::core::{Core, KeyspaceShared};
+use crate::core::{Core, EditError, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT};
 
 impl Core {
     /// Keeps the log ahead of its writers (L1): pages populated, the next segment ready, full segments synced.
@@ -57,7 +64,7 @@ impl Core {
         Ok(self.job_succeeded(Task::Log))
     }
 
-    /// L5: while the log is larger than its limit, seals what keeps its oldest segment, so that it can be flushed.
+    /// L5: while the log is longer than its limit, seals what keeps that of it which is too much, so that it can be flushed.
     pub(super) fn relieve_log(&self) {
         let Some(pipeline) = &self.pipeline else { return };
         if pipeline.journal().total_bytes() <= self.options.log_bytes_max {
@@ -75,11 +82,77 @@ impl Core {
         }
     }
 
-    /// L5: whether the log has outgrown its limit and this keyspace keeps its oldest segment.
+    /// L5: whether this keyspace keeps a segment without which the log would be within its limit.
     pub(super) fn pins_too_much_log(&self, keyspace: &KeyspaceShared) -> bool {
         let Some(pipeline) = &self.pipeline else { return false };
         let log = pipeline.journal();
-        log.total_bytes() > self.options.log_bytes_max
-            && keyspace.oldest_unflushed(&[]).is_some_and(|oldest| log.floor_for(oldest) == log.first_segment())
+        let may_stay = log.first_segment_within(self.options.log_bytes_max);
+        keyspace.oldest_unflushed(&[]).is_some_and(|oldest| log.floor_for(oldest).id < may_stay.id)
+    }
+
+    /// L5: while the log is longer than its limit, has the manifest say that segments are needed no more of which no flush has
+    /// said it: it was a clear or a drop that did away with what they held.
+    pub(super) fn raise_log_floor(&self) -> Result<bool, TaskError> {
+        let Some(pipeline) = &self.pipeline else { return Ok(false) };
+        let log = pipeline.journal();
+        {
+            let jobs = self.jobs.lock();
+            // L4: no edit before what was replayed is flushed, which moves the floor itself.
+            if log.total_bytes() <= self.options.log_bytes_max || jobs.is_unsettled || !jobs.may_run(Task::Manifest) {
+                return Ok(false);
+            }
+        }
+        let first = log.first_segment();
+        let changes = self.log_progress(&[]);
+        let rises = |change: &Change| matches!(change, Change::RaiseLogFloor(floor) if floor.segment > first.id);
+        if !changes.iter().any(rises) || planted_faults::planted("facade-log-floor-raised-by-flushes-alone") {
+            return Ok(false);
+        }
+        match self.commit_edit(Edit { changes }) {
+            Ok(manifest) => {
+                self.after_edit(&manifest);
+                Ok(self.job_succeeded(Task::Manifest))
+            }
+            Err(EditError::Refused(_)) => Ok(false),
+            Err(error) => Err((Task::Manifest, self.edit_failed(error))),
+        }
+    }
+
+    /// Where the length of the log slows writers down, and stops them: the limit leaves as much room again for what is written
+    /// while flushes make it shorter.
+    fn log_limits(&self) -> Limits {
+        let none = Limits { l0_runs: 0, sealed_bytes: 0, pending_bytes: 0, memory_bytes: 0, ..Limits::default() };
+        Limits { log_bytes: self.options.log_bytes_max.saturating_mul(2), ..none }
+    }
+
+    /// P10: what the length of the log asks of writers. To be called whenever it has grown by a segment or lost one.
+    pub(crate) fn update_log_pace(&self) {
+        let Some(pipeline) = &self.pipeline else { return };
+        let log = pipeline.journal();
+        loop {
+            let log_bytes = log.total_bytes();
+            let load = Load { log_bytes, ..Load::default() };
+            // Per KiB; each writer scales it by what it writes.
+            let pace = match compaction::pace::pace(&self.log_limits(), &load, 1024) {
+                Pace::Wait(_) => PACE_WAIT,
+                Pace::Proceed => PACE_FREE,
+                Pace::Delay(delay, _) => (delay.as_nanos() as u64).clamp(1, PACE_QUEUE - 1),
+            };
+            // AcqRel: as in `update_pace`.
+            let before = self.log_pace.swap(pace, Ordering::AcqRel);
+            if before == PACE_WAIT && pace != PACE_WAIT {
+                // P9: it may have become shorter by an edit that was no job's.
+                self.notify();
+            }
+            if log.total_bytes() == log_bytes {
+                return;
+            }
+        }
+    }
+
+    /// Whether the log is shorter than where writers wait (P10).
+    pub(crate) fn has_log_room(&self) -> bool {
+        let bytes = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.journal().total_bytes());
+        bytes < self.log_limits().log_bytes
     }
 }

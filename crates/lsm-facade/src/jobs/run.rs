@@ -97,7 +97,11 @@ impl Core {
         loop {
             // The manifest before compactions, of which there may always be one more: else a commit would have to fold it.
             // Then what has begun before what has not: it is what others wait for.
-            if self.settle_next()? || self.finish_next_operation()? || self.flush_next(cancel)? {
+            if self.settle_next()?
+                || self.finish_next_operation()?
+                || self.flush_next(cancel)?
+                || self.raise_log_floor()?
+            {
                 return Ok(true);
             }
             // Writers wait for a flush; what it may leave behind on the disk waits until none is due, but not for the last
