@@ -15,8 +15,8 @@
 //!   when no older run or sealed memtable outside the inputs can hold what it hides.
 //!
 //! Kinds: a single-delete is treated as a delete. A value pointer is a version like a put. A merge operand hides
-//! nothing, so what it stands on stays as well. A range-delete is kept always and hides nothing here: what it covers is
-//! the readers' business.
+//! nothing, so what it stands on stays as well. A range-delete is reserved: here it is kept and hides nothing, and the
+//! writer of tables refuses it, so that a job which meets one fails instead of leaving it out.
 
 use std::ops::AddAssign;
 

@@ -361,7 +361,7 @@ impl<'a, S> OlderRuns<'a, S> {
     /// Whether a table of these runs has `user_key` within its bounds. Keys must not descend from call to call; a whole
     /// pass costs a step per table, no search.
     ///
-    /// Table bounds include range-delete spans.
+    /// Tables hold no range-delete so far. Once they do, their bounds have to include what it spans.
     pub fn may_hold(&mut self, user_key: &[u8]) -> bool {
         let mut held = false;
         for (run, next) in &mut self.runs {

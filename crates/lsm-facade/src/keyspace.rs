@@ -208,7 +208,8 @@ impl Keyspace {
     }
 
     /// Compacts the rows whose keys lie in `range` down to one run in the last level, flushing first. Returns when that
-    /// is done; reads and writes go on meanwhile.
+    /// is done; reads and writes go on meanwhile. Under [`Strategy::Fifo`](crate::Strategy::Fifo) it flushes and compacts
+    /// nothing: what was written later stays in runs of its own there, so that what is oldest can be dropped whole.
     ///
     /// # Errors
     /// What kept it from succeeding, as for [`insert`](Self::insert).

@@ -44,9 +44,9 @@ pub struct TableEntry {
     pub bytes: u64,
     /// xxh3 of the whole file; 0 where it is not known, which is so only in tables of the former layout (M4).
     pub checksum: u64,
-    /// The smallest user key in it (including range-delete spans).
+    /// The smallest user key in it.
     pub min_key: Box<[u8]>,
-    /// The largest user key in it, inclusive (including range-delete spans).
+    /// The largest user key in it, inclusive.
     pub max_key: Box<[u8]>,
     /// The smallest sequence number in it, base added.
     pub min_seqno: SeqNo,
