@@ -78,7 +78,7 @@ impl Arguments {
         KeyspaceOptions::default()
             .memtable_bytes(self.memtable_bytes())
             .write_buffer_bytes(self.budget_bytes)
-            .level_base_bytes(4 * self.budget_bytes)
+            .level_base_bytes(16 * self.budget_bytes)
             .table_bytes(self.budget_bytes)
     }
 }

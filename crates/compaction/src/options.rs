@@ -22,10 +22,11 @@ pub enum Strategy {
 pub struct CompactionOptions {
     /// Which picker decides.
     pub strategy: Strategy,
-    /// The most runs that level 0 should have; work begins at 85 % of it (C1): 4 runs, so 3. At least 1.
+    /// The most runs that level 0 should have; work begins at 85 % of it (C1): 4 runs, so 3. At least 1. Under
+    /// [`Strategy::Leveled`] only of a small keyspace, see `l0_runs_patient`.
     pub l0_runs_max: u32,
-    /// [`Strategy::Leveled`]: the same while level 0 holds less than all that lies below it: merging few bytes into many
-    /// would rewrite the many. Without effect where it is not more than `l0_runs_max`.
+    /// [`Strategy::Leveled`]: the same where merging level 0 rewrites much: it holds less than all that lies below it, or
+    /// both are more than a sixteenth of `level_base_bytes` together. Without effect where it is not more than `l0_runs_max`.
     pub l0_runs_patient: u32,
     /// The largest size in bytes that the first level below 0 should have. At least 1.
     pub level_base_bytes: u64,
@@ -107,10 +108,15 @@ impl CompactionOptions {
         soft(u64::from(self.l0_runs_max)).max(1) as usize
     }
 
-    /// How many runs in level 0 trigger work while it holds little beside what lies below: 85 % of that limit, at least
+    /// How many runs in level 0 trigger work where merging them rewrites much: 85 % of that limit, at least
     /// [`l0_trigger`](Self::l0_trigger).
     pub fn l0_patience(&self) -> usize {
         (soft(u64::from(self.l0_runs_patient)) as usize).max(self.l0_trigger())
+    }
+
+    /// How many bytes a keyspace may have to be kept to few runs while it is written to: a sixteenth of `level_base_bytes`.
+    pub fn small_bytes(&self) -> u64 {
+        self.level_base_bytes / 16
     }
 
     /// How many runs in a level trigger work under [`Strategy::Tiered`] (C1); at least 2.

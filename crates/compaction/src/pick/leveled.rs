@@ -1,7 +1,7 @@
 //! The leveled policy: one run per level below 0, sizes derived from the largest level.
 //!
 //! ```text
-//!   L0   ▓ ▓ ▓            runs of flushes; 3 of 4 allowed trigger work (C1), 10 of 12 where that would rewrite much
+//!   L0   ▓ ▓ ▓            runs of flushes; 10 of 12 allowed trigger work (C1), 3 of 4 where that rewrites little
 //!   L1                    ┐ levels above the base stay empty
 //!   …                     ┘
 //!   L4   ▓▓               base level: the first whose target is within level_base_bytes
@@ -151,8 +151,10 @@ fn due_levels<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Vec<Due> {
     let free = || input.eligible(Level::ZERO).iter().filter(|run| input.is_run_free(run));
     let (runs, bytes) = (free().count(), free().map(bytes_of).sum());
     let (reason, output) = (Reason::Runs { level: Level::ZERO, runs }, input.destination(Level::ZERO, targets.base));
-    // What can be moved rewrites nothing, so there is nothing to be patient for.
-    let moves = || runs >= input.options.l0_trigger() && move_level_zero(input, output, reason).is_some();
+    // What can be moved rewrites nothing, so there is nothing to be patient for. Of random keys only the oldest run can,
+    // which makes level 0 hardly shorter, and what follows it is rewritten with it.
+    let most = runs / 2 + 1;
+    let moves = || runs >= input.options.l0_trigger() && move_level_zero(input, output, reason, most).is_some();
     if level_zero_is_due(input.version, input.options, runs, bytes) || moves() {
         due.push(Due { level: Level::ZERO, score: runs as f64 / input.options.l0_trigger() as f64, reason });
     }
@@ -176,11 +178,12 @@ fn due_levels<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Vec<Due> {
 }
 
 /// Whether level 0 goes down, of which `runs` runs with `bytes` bytes can (C1). Each byte of them rewrites its share of what
-/// lies below: if they are as much as that, one for one; until they are there can be more of them.
+/// lies below. Few runs go only where that is cheap: at most one byte rewritten for each of theirs, and little in all.
 fn level_zero_is_due<S>(version: &Version<S>, options: &CompactionOptions, runs: usize, bytes: u64) -> bool {
     let below: u64 = (1..Level::COUNT as u8).map(|level| version.bytes(Level(level))).sum();
-    let is_much = bytes >= below || planted_faults::planted("compaction-level-zero-impatient");
-    runs >= options.l0_trigger() && (is_much || runs >= options.l0_patience())
+    let is_small = bytes.saturating_add(below) <= options.small_bytes();
+    let is_cheap = (bytes >= below && is_small) || planted_faults::planted("compaction-level-zero-impatient");
+    runs >= options.l0_trigger() && (is_cheap || runs >= options.l0_patience())
 }
 
 fn bytes_of<S>(run: &Run<S>) -> u64 {
@@ -202,11 +205,12 @@ fn pick_level_zero<S>(input: &PickInput<'_, S>, targets: &LevelTargets, reason: 
     if input.version.runs(output).len() > 1 {
         return None;
     }
-    move_level_zero(input, output, reason).or_else(|| merge_level_zero(input, output, reason))
+    move_level_zero(input, output, reason, 1).or_else(|| merge_level_zero(input, output, reason))
 }
 
-/// Moves the tables of level 0 that meet nothing on their way, if that empties a run: a sequential load rewrites nothing.
-fn move_level_zero<S>(input: &PickInput<'_, S>, output: Level, reason: Reason) -> Option<Plan> {
+/// Moves the tables of level 0 that meet nothing on their way, if that empties at least `least` runs: a sequential load
+/// rewrites nothing.
+fn move_level_zero<S>(input: &PickInput<'_, S>, output: Level, reason: Reason, least: usize) -> Option<Plan> {
     let formats = &input.options.formats;
     if formats[0] != formats[output.index()] {
         return None;
@@ -235,7 +239,7 @@ fn move_level_zero<S>(input: &PickInput<'_, S>, output: Level, reason: Reason) -
             emptied += 1;
         }
     }
-    if emptied == 0 {
+    if emptied < least {
         return None;
     }
     draft.finish(input, PlanKind::Move, reason, output, run_of_output)
