@@ -6,21 +6,27 @@
 //!
 //! Everything repeats itself: keys and values come from numbers, there are no background threads, and what could be
 //! checked or opened lazily was, before the count begins. `benches/counts.rs` counts; `cargo xtask bench --ci`
-//! compares. `benches/micro.rs` measures in time what has no benchmark beside it.
+//! compares. `benches/micro` measures in time what has no benchmark beside it.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
 use benches::{KEY_BYTES, KeyShape, Rows, VALUE_BYTES, mix};
+use commit_pipeline::{Durability, Pipeline, PipelineOptions, Request};
+use compaction::{Cancel, Collector, Control, KeySpan, Output, Outputs, Progress, merge_into_tables, remove_tables};
 use file_system::{Environment, LogFileWay};
 use internal_key::{Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SegmentId, SeqNo, TableId, Trailer};
 use lsm_facade::{Database, Keyspace};
-use manifest::{AddedTable, Change, Edit, ManifestOptions, ManifestStore, TableEntry};
+use manifest::{AddedTable, Change, DatabaseId, Edit, ManifestOptions, ManifestStore, TableEntry};
 use merge_iterator::{MergeCursor, SliceCursor};
 use skiplist_memtable::{Memtable, MemtableOptions, Reservation};
 use sstable_format::{Expected, ReadOptions, TableIdentity, TableOptions, TableReader, TableWriter};
 use tempfile::TempDir;
-use write_ahead_log::{Log, LogOptions, LogTail};
+use version_history::{DroppedTables, Version};
+use write_ahead_log::{Log, LogOptions, LogTail, Payload, RecordKind};
 
 /// Rows in a database, a memtable or a table before anything is counted.
 pub const ROWS: u32 = 20_000;
@@ -42,7 +48,8 @@ pub struct Stage {
     /// Bytes that the counted path read, so that it must read them.
     pub bytes: usize,
     // Dropped in this order: the database closes before its directory goes.
-    _database: Database,
+    /// The database.
+    pub database: Database,
     _dir: TempDir,
 }
 
@@ -61,7 +68,7 @@ impl Stage {
             // Opens the table and checks every block of it once.
             assert_eq!(keyspace.iter().count(), ROWS as usize);
         }
-        Self { keyspace, asked: Vec::new(), rows, bytes: 0, _database: database, _dir: dir }
+        Self { keyspace, asked: Vec::new(), rows, bytes: 0, database, _dir: dir }
     }
 
     /// All rows in tables; asks for `count` of them.
@@ -145,7 +152,8 @@ impl Filled {
     }
 }
 
-const DATABASE: u128 = 7;
+/// What tables and logs belong to.
+pub const DATABASE: u128 = 7;
 
 /// A table of rows in the order of their keys, or the place for one.
 pub struct Table {
@@ -165,6 +173,15 @@ impl Table {
             dir: tempfile::tempdir().expect("a directory can be made"),
             environment: Environment::real(),
         }
+    }
+
+    /// Two tables that are still to be written, `count` rows between them, dealt by turns.
+    pub fn halves(count: u32) -> [Self; 2] {
+        [0, 1].map(|half| {
+            let mut table = Self::unwritten(count);
+            table.rows = table.rows.into_iter().skip(half).step_by(2).collect();
+            table
+        })
     }
 
     /// A writer for it.
@@ -244,6 +261,38 @@ impl OpenLog {
     }
 }
 
+/// The write pipeline over a log of its own.
+pub struct Piped {
+    /// The pipeline.
+    pub pipeline: Pipeline<Log>,
+    _dir: TempDir,
+}
+
+impl Piped {
+    /// A pipeline over a new [`OpenLog`].
+    pub fn new() -> Self {
+        let OpenLog { log, tail, dir } = OpenLog::new();
+        Self { pipeline: Pipeline::new(log, tail, SeqNo::ZERO, PipelineOptions::default()), _dir: dir }
+    }
+
+    /// Commits a record of 100 bytes and one sequence number, which nothing is applied for.
+    #[inline]
+    pub fn commit(&self, durability: Durability) -> SeqNo {
+        let request = Request::new(Payload::new(RecordKind::Batch, &[0xA5; 100]), 1, durability);
+        let in_order = |first, _| Ok::<_, Infallible>(first);
+        let committed = self.pipeline.commit(&request, in_order, |first| {
+            std::hint::black_box(first);
+        });
+        committed.expect("nothing is refused")
+    }
+}
+
+impl Default for Piped {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Default for OpenLog {
     fn default() -> Self {
         Self::new()
@@ -266,7 +315,7 @@ pub struct Edits {
     pub store: ManifestStore,
     /// To be committed in this order.
     pub edits: Vec<Edit>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Edits {
@@ -291,13 +340,94 @@ impl Edits {
         let first = Edit::of(keyspace).and(add(1..=TABLES));
         let store = Self::create(dir.path(), &first);
         let edits = (TABLES + 1..=TABLES + count).map(|id| Edit::of(add(id..=id))).collect();
-        Self { store, edits, _dir: dir }
+        Self { store, edits, dir }
+    }
+
+    /// Where the manifest lies.
+    pub fn place(&self) -> PathBuf {
+        self.dir.path().join("db")
     }
 
     fn create(dir: &Path, first: &Edit) -> ManifestStore {
         ManifestStore::create(&Environment::real(), dir.join("db"), ManifestOptions::default(), first)
             .expect("a new manifest")
     }
+}
+
+/// Two tables, and where what is merged of them goes.
+pub struct MergeJob {
+    tables: [Table; 2],
+    readers: [Arc<TableReader>; 2],
+    dir: TempDir,
+    next: Cell<u64>,
+}
+
+impl MergeJob {
+    /// Two tables with `count` rows between them, dealt by turns.
+    pub fn new(count: u32) -> Self {
+        let tables = Table::halves(count);
+        let readers = tables.each_ref().map(|table| Arc::new(table.open()));
+        Self { tables, readers, dir: tempfile::tempdir().expect("a directory can be made"), next: Cell::new(1) }
+    }
+
+    /// Merges them into one table, as a compaction into the last level does, and syncs it.
+    pub fn run(&self) -> Outputs {
+        let next_table_id = || TableId(self.next.replace(self.next.get() + 1));
+        let output = Output {
+            files: &*self.tables[0].environment.files,
+            dir: self.dir.path(),
+            table_options: &TableOptions::default(),
+            table_bytes_target: 64 << 20,
+            bounds: &[],
+            next_table_id: &next_table_id,
+            database_id: DatabaseId(DATABASE),
+            keyspace: KeyspaceId(1),
+            level: Level(6),
+            epoch: Epoch(1),
+            job: JobId(1),
+            inputs: &[TableId(1), TableId(2)],
+            span: KeySpan::default(),
+            newest_unix_ms: 0,
+        };
+        let (cancelled, progress) = (AtomicBool::new(false), Progress::default());
+        let control = Control { cancel: Cancel::when(&cancelled), progress: &progress, before_write: &|_| {} };
+        let merge = MergeCursor::new(self.readers.iter().map(TableReader::cursor_for_compaction).collect());
+        // No reader but the newest, and nothing older elsewhere.
+        let mut collector = Collector::new(SeqNo::MAX, &[], |_: &[u8]| false);
+        let outputs = merge_into_tables(merge, &mut collector, &output, &control).expect("a merge of sound tables");
+        let rows: usize = self.tables.iter().map(|table| table.rows.len()).sum();
+        let written: u64 = outputs.tables.iter().map(|table| table.entries).sum();
+        assert_eq!(written, rows as u64, "every row is in what was written");
+        outputs
+    }
+
+    /// Removes what was written.
+    pub fn remove(&self, outputs: &Outputs) {
+        let tables = outputs.tables.iter().map(|table| table.id);
+        remove_tables(&*self.tables[0].environment.files, self.dir.path(), tables).expect("files can be removed");
+    }
+}
+
+#[derive(Debug)]
+struct Nobody;
+
+impl DroppedTables for Nobody {
+    fn table_dropped(&self, _: KeyspaceId, _: TableId) {}
+}
+
+/// A table of a version, and its place: what an edit adds.
+pub fn version_table(level: Level, run: u64, id: u64) -> (AddedTable, Arc<version_history::Table<()>>) {
+    let on_drop: Weak<dyn DroppedTables> = Weak::<Nobody>::new();
+    let table = Arc::new(table_entry(id));
+    let handle = version_history::Table::new(KeyspaceId(1), Arc::clone(&table), (), on_drop);
+    (AddedTable { level, run: Epoch(run), table }, Arc::new(handle))
+}
+
+/// Two runs in level 0, and a thousand tables in one run of the last level.
+pub fn version() -> Version<()> {
+    let below = (1..=1000).map(|id| version_table(Level(6), 1, id));
+    let above = (1001..=1002).map(|id| version_table(Level::ZERO, id, id));
+    Version::default().replace(&[], &below.chain(above).collect::<Vec<_>>()).expect("nothing is removed")
 }
 
 /// A table of a manifest: `id` tells it and its range of keys apart.

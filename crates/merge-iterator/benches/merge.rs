@@ -126,6 +126,15 @@ fn benches(criterion: &mut Criterion) {
         let name = format!("{count}-sources-runs-of-{run}");
         let mut merge = MergeCursor::new(sources(count, run));
         group.bench_function(BenchmarkId::new("merge", &name), |bencher| bencher.iter(|| black_box(step(&mut merge))));
+        let mut n = 0;
+        group.bench_function(BenchmarkId::new("merge-seek", &name), |bencher| {
+            bencher.iter(|| {
+                n = (n + 7919) % ENTRIES;
+                let head = n << 40;
+                merge.seek(InternalKey::seek(&head.to_be_bytes(), SeqNo::MAX)).unwrap();
+                assert_eq!(merge.head(), head);
+            });
+        });
         let mut seen = VisibleCursor::new(merge, SeqNo::MAX, (Bound::Unbounded, Bound::Excluded(&[0xFF; 9])));
         group.bench_function(BenchmarkId::new("visible-next", &name), |bencher| {
             bencher.iter(|| {

@@ -1,16 +1,16 @@
-//! What reading and writing one table costs: 1M entries of 16 + 100 bytes, mapped, uncompressed.
+//! What reading and writing one table costs: 1M entries of 16 + 100 bytes, mapped, uncompressed unless the name says so.
 //!
 //! `cargo bench -p sstable-format`; `TABLE_BENCH_ENTRIES` sets another size.
 
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use file_system::{Environment, FileSystem};
 use internal_key::{Cursor, Epoch, InternalKey, JobId, KeyspaceId, Kind, Level, SeqNo, TableId, Trailer};
 use sstable_format::{
-    Access, Compression, Expected, ReadOptions, TableIdentity, TableOptions, TableReader, TableWriter,
+    Access, BlockCache, Compression, Expected, ReadOptions, TableIdentity, TableOptions, TableReader, TableWriter,
 };
 use test_support::Rng;
 use xxhash_rust::xxh3::xxh3_64;
@@ -30,7 +30,10 @@ fn key(n: u64) -> [u8; 16] {
     key
 }
 
-fn write(files: &dyn FileSystem, dir: &Path, entries: u64, options: TableOptions) -> Arc<TableReader> {
+/// Where a table lies, and what it is.
+type Written = (PathBuf, Expected);
+
+fn write(files: &dyn FileSystem, dir: &Path, entries: u64, options: TableOptions) -> Written {
     let identity = TableIdentity {
         database_id: DATABASE,
         keyspace: KeyspaceId(1),
@@ -57,15 +60,20 @@ fn write(files: &dyn FileSystem, dir: &Path, entries: u64, options: TableOptions
         table: TableId(1),
         seqno_base: 0,
     };
-    let options = ReadOptions { access: Access::Mapped, block_cache: None };
-    Arc::new(TableReader::open(files, &path, expected, options).expect("an open table"))
+    (path, expected)
+}
+
+fn open(files: &dyn FileSystem, (path, expected): &Written, options: ReadOptions) -> Arc<TableReader> {
+    Arc::new(TableReader::open(files, path, *expected, options).expect("an open table"))
 }
 
 fn benches(c: &mut Criterion) {
     let files = Environment::real().files;
     let dir = tempfile::tempdir().expect("a directory");
     let entries = entries();
-    let table = write(&*files, dir.path(), entries, TableOptions::default());
+    let written = write(&*files, dir.path(), entries, TableOptions::default());
+    let mapped = ReadOptions { access: Access::Mapped, block_cache: None };
+    let table = open(&*files, &written, mapped.clone());
     let mut rng = Rng::new(1);
     let now = SeqNo::MAX;
 
@@ -150,6 +158,38 @@ fn benches(c: &mut Criterion) {
         });
     }
     writes.finish();
+    for (access, name) in [(Access::Mapped, "mapped"), (Access::Pread, "pread")] {
+        let options = ReadOptions { access, block_cache: None };
+        c.bench_function(&format!("open, {name}"), |b| b.iter(|| open(&*files, &written, options.clone()).bytes()));
+    }
+    through_the_cache(c, &*files, entries / 10);
+}
+
+/// Gets of blocks that cannot be read in place: all of them in the block cache, and none, so that each is read and decoded.
+fn through_the_cache(c: &mut Criterion, files: &dyn FileSystem, entries: u64) {
+    let mut rng = Rng::new(2);
+    for (access, compression, name) in [
+        (Access::Pread, Compression::None, "pread, None"),
+        (Access::Pread, Compression::Lz4, "pread, Lz4"),
+        (Access::Mapped, Compression::Lz4, "mapped, Lz4"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let written = write(files, dir.path(), entries, TableOptions { compression, ..TableOptions::default() });
+        let cache = Arc::new(BlockCache::new(256 << 20));
+        let cached = open(files, &written, ReadOptions { access, block_cache: Some(Arc::clone(&cache)) });
+        let uncached = open(files, &written, ReadOptions { access, block_cache: None });
+        let get = |table: &TableReader, key: [u8; 16]| {
+            let found = table.get(black_box(&key), xxh3_64(&key), SeqNo::MAX).expect("a sound table");
+            assert_eq!(found.expect("the entry is there").value[0], 0x5A);
+        };
+        (0..entries).for_each(|n| get(&cached, key(n)));
+        assert_eq!(cache.blocks() as u64, cached.data_blocks(), "all of it is in the cache");
+        for (table, place) in [(&cached, "in the block cache"), (&uncached, "without a cache")] {
+            c.bench_function(&format!("get/{place}, {name}"), |b| {
+                b.iter_batched(|| key(rng.below(entries)), |key| get(table, key), BatchSize::NumIterations(10_000));
+            });
+        }
+    }
 }
 
 criterion_group!(table, benches);
