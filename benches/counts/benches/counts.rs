@@ -6,13 +6,20 @@
 #![expect(missing_docs, reason = "the macros make public items that nobody else sees")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use counts::{Edits, Filled, OpenLog, ROWS, Stage, Table};
+use commit_pipeline::Durability;
+use compaction::Outputs;
+use counts::{Edits, Filled, MergeJob, OpenLog, Piped, ROWS, Stage, Table, version, version_table};
+use file_system::{Environment, LogFile, LogFileWay};
 use gungraun::prelude::*;
-use internal_key::{Cursor, SeqNo};
+use internal_key::{Cursor, Level, SeqNo, TableId};
+use memory_budget::MemoryBudget;
 use merge_iterator::{MergeCursor, SliceCursor};
 use skiplist_memtable::key_hash;
 use sstable_format::{PendingTable, TableReader, TableWriter};
+use tempfile::TempDir;
+use version_history::{History, Retired, SuperVersion};
 use write_ahead_log::{Payload, RecordKind};
 
 // A get of a key that is there: settled, all in tables, warm.
@@ -182,6 +189,91 @@ fn manifest_edit(edits: Edits) -> Edits {
     edits
 }
 
+// A commit of 100 bytes through the pipeline, not synced: its log is in it, a memtable is not.
+#[library_benchmark]
+#[bench::per_1000(Piped::new())]
+fn pipeline_commit(piped: Piped) -> Piped {
+    for _ in 0..1000 {
+        black_box(piped.commit(Durability::Buffered));
+    }
+    piped
+}
+
+// A store of a record of 100 bytes into a mapped log, whose pages are there.
+#[library_benchmark]
+#[bench::per_1000(populated_log())]
+fn file_store((log, dir): (Arc<dyn LogFile>, TempDir)) -> (Arc<dyn LogFile>, TempDir) {
+    for number in 0..1000 {
+        log.store(number * 136, &[0xA5; 136]).expect("a store into a map");
+    }
+    (log, dir)
+}
+
+fn populated_log() -> (Arc<dyn LogFile>, TempDir) {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let log = Environment::real().files.create_log(&dir.path().join("log"), 1 << 20, LogFileWay::Mapped);
+    let log = log.expect("a new log");
+    log.populate(0, 1 << 20);
+    (log, dir)
+}
+
+// A grant of memory: grown, spent, and what was spent given back.
+#[library_benchmark]
+#[bench::per_1000(MemoryBudget::new(64 << 20, 0))]
+fn memory_grant(budget: MemoryBudget) -> MemoryBudget {
+    for _ in 0..1000 {
+        let mut grant = budget.no_grant();
+        assert!(grant.grow_to(black_box(4096)));
+        grant.spend(4096);
+        drop(grant);
+        budget.give_back(4096);
+    }
+    budget
+}
+
+/// 1,002 tables, and keys that lie in them.
+type Versions = (History<&'static str, ()>, Arc<Retired<SuperVersion<&'static str, ()>>>, Vec<Vec<u8>>);
+
+fn versions() -> Versions {
+    let retired = Arc::new(Retired::new());
+    let history = History::new(SuperVersion::new(Arc::new("a memtable"), Arc::new(version())), Arc::clone(&retired));
+    let keys = (0..1000).map(|nth| format!("key-{:012}-k", 1 + nth * 617 % 1000).into_bytes()).collect();
+    (history, retired, keys)
+}
+
+// The super version loaded, and the one table of a thousand found that may hold a key.
+#[library_benchmark]
+#[bench::per_1000(versions())]
+fn version_find((history, retired, keys): Versions) -> Versions {
+    for key in &keys {
+        let current = history.current();
+        let run = &current.version().runs(Level(6))[0];
+        black_box(run.find(key).expect("a table covers it").id());
+    }
+    (history, retired, keys)
+}
+
+// A version installed in which one of 1,002 tables is another, and the one before it freed.
+#[library_benchmark]
+#[bench::per_20(versions())]
+fn version_install((history, retired, keys): Versions) -> Versions {
+    for _ in 0..20 {
+        let added = [version_table(Level(6), 1, 500)];
+        let next = history.install(|current| current.replace_tables(&[(Level(6), TableId(500))], &added));
+        drop(next.expect("the table is there"));
+        assert_eq!(retired.collect(), 1);
+    }
+    (history, retired, keys)
+}
+
+// An entry of a compaction of two tables into one: read, merged, kept, written.
+#[library_benchmark]
+#[bench::per_10000(MergeJob::new(10_000))]
+fn compaction_entry(job: MergeJob) -> (MergeJob, Outputs) {
+    let outputs = job.run();
+    (job, outputs)
+}
+
 library_benchmark_group!(
     name = paths,
     benchmarks = [
@@ -195,7 +287,13 @@ library_benchmark_group!(
         block_search,
         filter_probe,
         log_append,
+        pipeline_commit,
+        file_store,
+        memory_grant,
+        version_find,
+        version_install,
         merge_step,
+        compaction_entry,
         table_write,
         manifest_edit
     ]
