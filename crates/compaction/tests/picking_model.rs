@@ -186,6 +186,9 @@ impl World {
             _ if plan.output_level == Level::ZERO => "merge within level 0",
             _ if plan.reason == Reason::Range => "merge of a range",
             _ if matches!(plan.reason, Reason::Reads { .. }) => "merge for readers",
+            _ if matches!(plan.reason, Reason::Tombstones { .. }) && self.options.strategy == Strategy::Tiered => {
+                "merge of tombstones under tiered"
+            }
             _ => "merge",
         };
         *self.picked.entry(kind).or_default() += 1;
@@ -379,6 +382,7 @@ fn newer_entries_never_come_to_lie_below_older_ones() {
             "merge within level 0",
             "merge of a range",
             "merge for readers",
+            "merge of tombstones under tiered",
             "merge",
         ];
         assert!(kinds.iter().all(|kind| picked.get(kind).is_some_and(|count| *count > 20)), "{picked:?}");
@@ -414,6 +418,29 @@ fn leveled_compaction_ends_within_every_limit() {
             assert!(world.version.runs(level).len() <= 1, "{level}: {drawn}");
         }
         assert_eq!(pick::pending_bytes(&world.version, &world.options), 0, "{drawn}");
+    });
+}
+
+/// A tiered keyspace that is not too large comes to one run when it is idle.
+#[test]
+fn an_idle_tiered_keyspace_comes_to_one_run() {
+    for_each_seed(0..80, |rng| {
+        let mut world = World::new(rng);
+        world.options.strategy = Strategy::Tiered;
+        for _ in 0..rng.within(1..40) {
+            let entries = world.write(rng);
+            let epoch = world.epoch();
+            world.sealed.push((epoch, entries));
+            world.flush();
+            if rng.one_in(3) && world.begin(*rng.pick(&[Demand::Steady, Demand::Idle])) {
+                world.end(0, true);
+            }
+        }
+        settle(&mut world);
+        let drawn = format!("{:?}\n{}", world.options, world.version);
+        let bytes: u64 = world.version.tables().map(|(_, table)| table.entry.bytes).sum();
+        let runs = world.version.runs_newest_first().count();
+        assert!(runs == 1 || bytes > world.options.idle_bytes_max, "{drawn}");
     });
 }
 
