@@ -179,7 +179,8 @@ pub struct Control<'a> {
 impl Control<'_> {
     /// How many bytes gather between two calls of [`Control::before_write`].
     pub const RATE_STEP_BYTES: u64 = 256 << 10;
-    /// How many entries pass between two looks at `cancel`.
+    /// How many entries pass at most between two looks at `cancel`; large ones fewer, because each call of `before_write` is
+    /// followed by a look.
     const LOOK_ENTRIES: u64 = 128;
 }
 
@@ -397,6 +398,7 @@ impl Job<'_> {
                 self.unpaid += (user_key.len() + value.len()) as u64;
                 if self.unpaid >= Control::RATE_STEP_BYTES {
                     (self.control.before_write)(std::mem::take(&mut self.unpaid));
+                    self.look(read).ok_or(RunError::Cancelled)?;
                 }
                 let open = self.open_table().map_err(RunError::Write)?;
                 open.writer.add(InternalKey::new(user_key, trailer), value).map_err(RunError::Write)?;

@@ -2,16 +2,19 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Entry, Readers, Store, read_all, seqno};
 use compaction::pick;
 use compaction::{
-    CompactionOptions, Demand, KeyRange, PickInput, Plan, PlanKind, Reason, RunError, Strategy, remove_tables,
+    Collector, CompactionOptions, Control, Demand, KeyRange, KeySpan, PickInput, Plan, PlanKind, Reason, RunError,
+    Strategy, remove_tables,
 };
 use file_system::{Crash, Fault, FaultEffect, FileOperation, FileSystem};
-use internal_key::{Epoch, Kind, Level, SeqNo, TableId, Trailer};
+use internal_key::{Cursor, Epoch, InternalKey, Kind, Level, SeqNo, TableId, Trailer};
 use merge_iterator::SliceCursor;
 use sstable_format::{TableError, WriteError};
 use test_support::{Rng, for_each_seed};
@@ -251,7 +254,7 @@ fn a_cancelled_job_leaves_nothing() {
     let plan = pick_from(&store, EVERYTHING).unwrap();
     let before = store.names();
 
-    let asked = std::cell::Cell::new(0);
+    let asked = Cell::new(0);
     let cancel = |bytes| {
         asked.set(asked.get() + bytes);
         store.cancel.store(true, Ordering::Relaxed);
@@ -263,6 +266,91 @@ fn a_cancelled_job_leaves_nothing() {
     let error = store.carry_out(&plan, &all_readers(), &|_| {}).unwrap_err();
     assert!(matches!(error, RunError::Cancelled), "a job that begins cancelled does nothing: {error}");
     assert_eq!(store.names(), before);
+}
+
+/// Tells a job to give up when it has read so many values, and counts what it reads after that.
+struct Interrupted<'a> {
+    inner: SliceCursor,
+    values_left: u64,
+    cancel: &'a AtomicBool,
+    bytes_after: &'a Cell<u64>,
+}
+
+impl Cursor for Interrupted<'_> {
+    type Error = Infallible;
+
+    fn valid(&self) -> bool {
+        self.inner.valid()
+    }
+
+    fn user_key(&self) -> &[u8] {
+        self.inner.user_key()
+    }
+
+    fn trailer(&self) -> Trailer {
+        self.inner.trailer()
+    }
+
+    fn value(&mut self) -> Result<&[u8], Infallible> {
+        let value = self.inner.value()?;
+        if self.cancel.load(Ordering::Relaxed) {
+            self.bytes_after.set(self.bytes_after.get() + value.len() as u64);
+        }
+        Ok(value)
+    }
+
+    fn seek_to_first(&mut self) -> Result<(), Infallible> {
+        self.inner.seek_to_first()
+    }
+
+    fn seek_to_last(&mut self) -> Result<(), Infallible> {
+        self.inner.seek_to_last()
+    }
+
+    fn seek(&mut self, target: InternalKey<'_>) -> Result<(), Infallible> {
+        self.inner.seek(target)
+    }
+
+    fn seek_before(&mut self, target: InternalKey<'_>) -> Result<(), Infallible> {
+        self.inner.seek_before(target)
+    }
+
+    fn next(&mut self) -> Result<(), Infallible> {
+        self.values_left = self.values_left.saturating_sub(1);
+        if self.values_left == 0 {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+        self.inner.next()
+    }
+
+    fn prev(&mut self) -> Result<(), Infallible> {
+        self.inner.prev()
+    }
+}
+
+/// C4: however large the values are, a cancelled job reads no more of them than passes between two calls of the rate limit.
+#[test]
+fn a_cancelled_job_reads_little_more() {
+    for value_bytes in [100, 10_000, 60_000, 1 << 20] {
+        let store = Store::new(1);
+        let before = store.names();
+        let value = "x".repeat(value_bytes);
+        let entries = (0..300.min((20 << 20) / value_bytes)).map(|key| entry(&format!("key{key:03}"), 1, &value));
+        let bytes_after = Cell::new(0);
+        let cursor = Interrupted {
+            inner: SliceCursor::new(entries.collect::<Vec<_>>()),
+            values_left: 5,
+            cancel: &store.cancel,
+            bytes_after: &bytes_after,
+        };
+        let mut collector = Collector::new(SeqNo::MAX, &[], |_: &[u8]| false);
+        let part: (&[TableId], &[Box<[u8]>], _) = (&[TableId(9)], &[], KeySpan::default());
+        let error = store.write(cursor, &mut collector, (Level(6), Epoch(1)), part, &|_| {}).unwrap_err();
+        assert!(matches!(error, RunError::Cancelled), "{error}");
+        let most = Control::RATE_STEP_BYTES + value_bytes as u64;
+        assert!(bytes_after.get() <= most, "{} bytes of values of {value_bytes}", bytes_after.get());
+        assert_eq!(store.names(), before);
+    }
 }
 
 /// M1: when the job returns, its tables survive a power cut, whole and under their names.

@@ -99,7 +99,8 @@ impl Store {
         self.files.read_dir(&self.dir).unwrap().into_iter().map(|entry| entry.name).collect()
     }
 
-    fn write<C: Cursor>(
+    /// Writes what a collector keeps of any cursor.
+    pub(crate) fn write<C: Cursor>(
         &self,
         cursor: C,
         collector: &mut Collector<'_, impl FnMut(&[u8]) -> bool>,
