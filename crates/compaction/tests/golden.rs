@@ -18,7 +18,8 @@ use test_support::{Command, Fixture, unescape};
 /// options strategy=leveled l0=4 base=1000 multiplier=10 tiers=4 fifo=1000 age=800 merge=10000 formats=0011111 table=100
 /// define             one line a run: `L0 e7: t4[a..c]=100 t5[d..f]=100!3@7`: bytes, how many tombstones, when written
 /// pick [idle] [range=a..c] [sealed=8] [rewrite=9] [now=1000] [reads=4:100,5:20]
-/// begin ...          the same, and a job begins that carries it out
+/// rewrite L6 t1 expired=5    the plan that writes one table anew where it stands
+/// begin ...          as `pick`, or `table=L6:t1 expired=5` as `rewrite`; and a job begins that carries it out
 /// install job 9[a..c]=100   ends a job with these outputs (a move needs none)
 /// fail job           ends a job without
 /// targets, debt, show, expires
@@ -26,7 +27,7 @@ use test_support::{Command, Fixture, unescape};
 /// and on real tables:
 /// ```text
 /// write              one line a run: `L1 e4: a#9 delete, b#3 put=x`
-/// compact [range=a..c] [floor=9] [snapshots=3,5]
+/// compact [range=a..c] [table=L6:t1 expired=5] [floor=9] [snapshots=3,5]
 /// ```
 struct Keyspace {
     store: Store,
@@ -54,7 +55,8 @@ impl Fixture for Keyspace {
         match command.name() {
             "options" => self.options(command),
             "define" => self.define(command),
-            "pick" => self.pick(command).map_or("nothing\n".to_owned(), |plan| format!("{plan}\n")),
+            "pick" => draw_plan(self.pick(command)),
+            "rewrite" => draw_plan(self.rewrite(command, command.arg(0), command.arg(1))),
             "begin" => self.begin(command),
             "install" => self.install(command),
             "fail" => {
@@ -193,7 +195,16 @@ impl Keyspace {
     }
 
     fn pick(&self, command: &Command) -> Option<Plan> {
-        self.with_input(command, pick::pick)
+        match command.option("table").map(|place| place.split_once(':').expect("a level and a table")) {
+            Some((level, table)) => self.rewrite(command, level, table),
+            None => self.with_input(command, pick::pick),
+        }
+    }
+
+    fn rewrite(&self, command: &Command, level: &str, table: &str) -> Option<Plan> {
+        let level = Level(level.trim_start_matches('L').parse().expect("a level"));
+        let table = TableId(table.trim_start_matches('t').parse().expect("a table"));
+        self.with_input(command, |input| pick::rewrite(input, level, table, command.option_or("expired", 0)))
     }
 
     fn begin(&mut self, command: &Command) -> String {
@@ -283,6 +294,10 @@ impl Keyspace {
         }
         if drawn.is_empty() { "no tables\n".to_owned() } else { drawn }
     }
+}
+
+fn draw_plan(plan: Option<Plan>) -> String {
+    plan.map_or("nothing\n".to_owned(), |plan| format!("{plan}\n"))
 }
 
 fn draw_entry((key, trailer, value): &Entry) -> String {
