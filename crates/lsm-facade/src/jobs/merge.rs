@@ -10,6 +10,7 @@
 //! - **C4** If a part fails or is cancelled the others give up, and the tables of those that were done go too.
 //! - **P9** Nobody waits for help: who leads takes every part that nobody else has taken.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +42,8 @@ pub(super) struct Merge {
     inputs: Vec<TableId>,
     /// Entries in the inputs.
     input_entries: u64,
+    /// The same, to be asked for: a version may have a hundred thousand tables, and each part looks at all of them.
+    is_input: HashSet<TableId>,
     floor: SeqNo,
     snapshots: Vec<SeqNo>,
     /// Where tables of the level below end.
@@ -128,6 +131,7 @@ impl Core {
             job,
             inputs: plan.inputs.iter().map(|(_, id)| *id).collect(),
             input_entries,
+            is_input: plan.inputs.iter().map(|(_, id)| *id).collect(),
             floor,
             snapshots,
             bounds,
@@ -247,7 +251,7 @@ impl Core {
         let mut sources = Vec::new();
         for (_, run) in version.runs_newest_first() {
             let is_input = |table: &&Arc<Table>| {
-                merge.inputs.contains(&table.id()) && span.overlaps(&table.entry.min_key, &table.entry.max_key)
+                merge.is_input.contains(&table.id()) && span.overlaps(&table.entry.min_key, &table.entry.max_key)
             };
             let chosen: Vec<Arc<Table>> = run.tables().iter().filter(is_input).cloned().collect();
             if !chosen.is_empty() {
@@ -261,7 +265,7 @@ impl Core {
             self.newest_unix_ms(&keyspace.options)
         } else {
             let inputs = version.tables().map(|(_, table)| table);
-            newest_of(inputs.filter(|table| merge.inputs.contains(&table.id())))
+            newest_of(inputs.filter(|table| merge.is_input.contains(&table.id())))
         };
         let to = Destination {
             level: plan.output_level,
