@@ -25,7 +25,7 @@ use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader}
 use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
 use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, ReplayReport, SegmentName};
 
-use crate::history::HistoryState;
+use crate::history::{HistoryState, KeptForSnapshots};
 use crate::jobs::{Jobs, Unsettled};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::reads::{ReadCounts, TableState};
@@ -441,6 +441,8 @@ pub(crate) struct Core {
     pub(crate) keeps_history: AtomicBool,
     /// When a job should look whether history has come of age, in nanoseconds of the engine's clock. Relaxed: advice.
     pub(crate) history_due: AtomicU64,
+    /// Which keyspaces get a look when a snapshot is dropped.
+    pub(crate) kept_for_snapshots: KeptForSnapshots,
     pub(crate) keyspaces: RwLock<Keyspaces>,
     /// Held while a keyspace is created or dropped, whose manifest edits must not cross.
     pub(crate) membership: Mutex<()>,

@@ -15,19 +15,41 @@
 //!
 //! Which seqno was visible when, and after how many bytes, is remembered by marks: few, so that the oldest of them is at most
 //! a sixteenth of what was asked for too old.
+//!
+//! # What is kept for readers of the past, and goes
+//!
+//! Versions that newer ones hide, and tombstones, stay in a table for a snapshot or for history. When those have gone nothing
+//! else need ever look at the table again: in the last level none is full. So:
+//!
+//! 1. A table says how many of its versions a newer one in it hides, and which seqno is the largest that hides another
+//!    ([`Superseded`]). Of a keyspace without history this is remembered when a compaction has written the table, and of
+//!    other tables, if they are open anyway, when the database is idle: nothing is opened to ask.
+//! 2. A look at the keyspace, when nothing else is to be compacted, takes those tables of which such versions, and tombstones
+//!    that have nothing older to hide, are a part worth writing the rest anew for ([`Share`]).
+//! 3. It notes that the keyspace waits for registered seqnos below the largest seqno that hides, or deletes, in them
+//!    ([`KeptForSnapshots`]), and only then takes floor and registered seqnos in one step (R3).
+//! 4. A table in whose range of seqnos one is registered, or which the floor has not passed, stays. Another is written anew by a
+//!    job like any other. What was counted is dropped by it, all of it: floors only rise, and no seqno is registered below
+//!    one. So the new table is not found again, and there are at most as many such jobs as tables.
+//! 5. Who drops a snapshot unregisters its seqno first, and then takes the notes above it, whose keyspaces get a look. By the
+//!    registry's lock either step 4 finds the seqno gone, or step 5 finds the note of step 3.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use compaction::Strategy;
 use internal_key::{KeyspaceId, Level, SeqNo, TableId};
 use lock_meter::Mutex;
-use manifest::Change;
+use manifest::{Change, TableEntry};
 use sstable_format::Superseded;
-use version_history::Sealed;
+use version_history::{Run, Sealed};
 
-use crate::core::{Core, KeyspaceShared, SealedPart, SuperVersion, Table};
+use crate::core::{Core, KeyspaceShared, SealedPart, Table};
+use crate::database::Handle;
 use crate::options::KeyspaceOptions;
+use crate::reads::TableState;
 use crate::{Error, Result};
 
 /// Into how many parts a bound is divided by marks.
@@ -54,7 +76,8 @@ pub(crate) struct HistoryState {
     /// Bytes of flushed memtables and batches since opening. Held while they leave the super version, so that whoever holds
     /// it counts none twice, and none not at all: a floor that was raised too far never comes back.
     flushed_bytes: Mutex<u64>,
-    /// What each table holds for readers of the past alone; of tables that no job has looked at yet, nothing. A leaf.
+    /// What each table holds for readers of the past alone; of tables that no job has looked at yet, nothing. Without history
+    /// only what is not nothing. A leaf.
     superseded: Mutex<BTreeMap<TableId, Superseded>>,
 }
 
@@ -225,7 +248,7 @@ impl Core {
                 // Relaxed: a look too early or too late is made up for by the next.
                 self.history_due.fetch_min(due.as_nanos() as u64, Ordering::Relaxed);
             }
-            if self.expired_table(keyspace, Share::Tenth).is_some() {
+            if self.expired_table(keyspace, Share::WhenBusy).is_some() {
                 self.jobs.lock().wants_compaction(keyspace.id);
             }
         }
@@ -267,57 +290,201 @@ impl Core {
         tables.iter().any(|table| waits(&table)).then_some(age / MARKS_A_BOUND)
     }
 
-    /// A table in which everything that was kept for readers of the past has expired, and how much that is at least.
+    /// Remembers what the tables that a job has written for a keyspace without history hold for readers of the past alone
+    /// (step 1 of the module).
+    pub(crate) fn note_what_snapshots_keep<'a>(
+        &self,
+        keyspace: &KeyspaceShared,
+        tables: impl IntoIterator<Item = &'a Arc<Table>>,
+    ) {
+        if keyspace.options.keeps_history() {
+            return;
+        }
+        let guard = crossbeam_epoch::pin();
+        for table in tables {
+            let Some(reader) = table.slot.get(&guard) else { continue };
+            let found = reader.properties().superseded;
+            if found.versions > 0 {
+                let through = found.through.checked_add(table.entry.seqno_base).unwrap_or(SeqNo::MAX);
+                let mut superseded = keyspace.history_state.superseded.lock();
+                superseded.insert(table.id(), Superseded { through, ..found });
+            }
+        }
+    }
+
+    /// A table in which everything that was kept for readers of the past is needed no longer, and how much that is at least
+    /// (steps 2 to 4 of the module).
     ///
     /// It is told by what can be known without reading: a registered seqno within the table's range may hold some of it, so
     /// then it is left alone. Otherwise writing it anew leaves none, and it is not found again.
     pub(crate) fn expired_table(&self, keyspace: &KeyspaceShared, share: Share) -> Option<(Level, TableId, u64)> {
-        if !keyspace.options.keeps_history() {
+        let options = &keyspace.options;
+        if options.strategy == Strategy::Fifo {
             return None;
         }
-        let (floor, registered) = self.floor_and_registered(keyspace);
         let current = keyspace.history.current_full();
-        let superseded = keyspace.history_state.superseded.lock();
-        let is_held = |from: SeqNo, to: SeqNo| registered.iter().any(|seqno| (from..to).contains(seqno));
-        let expired = |table: &Table| {
-            let (entry, hidden) = (&table.entry, superseded.get(&table.id()).copied().unwrap_or_default());
-            let hidden_goes = hidden.through <= floor && !is_held(entry.min_seqno, hidden.through);
-            let tombstones_go = entry.tombstones > 0
-                && entry.max_seqno <= floor
-                && !is_held(SeqNo::ZERO, entry.max_seqno)
-                && is_oldest(&current, table);
-            let hidden = if hidden_goes { hidden.versions } else { 0 };
-            let tombstones = if tombstones_go { entry.tombstones } else { 0 };
-            (hidden + tombstones).min(entry.entries)
-        };
-        let mut tables = current.version().tables();
-        tables.find_map(|(level, table)| {
-            let expired = expired(table);
-            let is_enough = match share {
-                Share::Tenth => expired.saturating_mul(10) >= table.entry.entries,
-                Share::Any => true,
-            };
-            (expired > 0 && is_enough).then_some((level, table.id(), expired))
+        let version = current.version();
+        if share == Share::WhenIdle && !options.keeps_history() {
+            let ids: BTreeSet<TableId> = version.tables().map(|(_, table)| table.id()).collect();
+            keyspace.history_state.superseded.lock().retain(|id, _| ids.contains(id));
+            self.note_what_snapshots_keep(keyspace, version.tables().map(|(_, table)| table));
+        }
+        let runs: Vec<(Level, &Run<TableState>)> = version.runs_newest_first().collect();
+        let mut found: Vec<Kept> = Vec::new();
+        {
+            let superseded = keyspace.history_state.superseded.lock();
+            for (index, (level, run)) in runs.iter().enumerate() {
+                for table in run.tables() {
+                    let entry = &table.entry;
+                    let hidden = superseded.get(&entry.id).copied().unwrap_or_default();
+                    let is_enough = |kept: u64| share.is_enough(options.keeps_history(), kept, entry.entries);
+                    // Without a search among what is older, for most tables.
+                    if !is_enough(hidden.versions.saturating_add(entry.tombstones)) {
+                        continue;
+                    }
+                    let older = || runs[index + 1..].iter();
+                    let is_oldest =
+                        || older().all(|(_, run)| run.overlapping(&entry.min_key, &entry.max_key).is_empty());
+                    let tombstones = if entry.tombstones > 0 && is_oldest() { entry.tombstones } else { 0 };
+                    let kept = Kept { level: *level, entry, hidden, tombstones };
+                    if is_enough(kept.most()) {
+                        found.push(kept);
+                    }
+                }
+            }
+        }
+        let through = found.iter().map(Kept::through).max()?;
+        self.kept_for_snapshots.note(keyspace.id, through);
+        let (floor, registered) = self.floor_and_registered(keyspace);
+        found.iter().find_map(|kept| {
+            let expired = kept.expired(floor, &registered);
+            let is_enough = share.is_enough(options.keeps_history(), expired, kept.entry.entries);
+            is_enough.then_some((kept.level, kept.entry.id, expired))
         })
+    }
+
+    /// A snapshot at `seqno` is registered no longer (step 5 of the module).
+    fn snapshot_has_gone(&self, seqno: SeqNo) {
+        let keyspaces = self.kept_for_snapshots.take_above(seqno);
+        if keyspaces.is_empty() {
+            return;
+        }
+        {
+            let mut jobs = self.jobs.lock();
+            keyspaces.into_iter().for_each(|keyspace| jobs.wants_compaction(keyspace));
+        }
+        self.notify_workers();
     }
 }
 
-/// How much of a table must have expired before it is written anew for that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Share {
-    /// A tenth of its entries: whoever writes all the time pays at most ten bytes for one.
-    Tenth,
-    /// Anything: the database is idle.
-    Any,
+/// What a table holds for readers of the past alone.
+struct Kept<'a> {
+    level: Level,
+    entry: &'a TableEntry,
+    hidden: Superseded,
+    /// Those that have nothing older to hide.
+    tombstones: u64,
 }
 
-/// Whether no older run has a table that overlaps this one, so that its tombstones have nothing to hide.
-fn is_oldest(current: &SuperVersion, table: &Table) -> bool {
-    let older = current
-        .version()
-        .runs_newest_first()
-        .skip_while(|(_, run)| !run.tables().iter().any(|it| it.id() == table.id()));
-    older.skip(1).all(|(_, run)| run.overlapping(&table.entry.min_key, &table.entry.max_key).is_empty())
+impl Kept<'_> {
+    fn most(&self) -> u64 {
+        self.hidden.versions.saturating_add(self.tombstones).min(self.entry.entries)
+    }
+
+    /// Whoever reads at this seqno or above needs none of it.
+    fn through(&self) -> SeqNo {
+        if self.tombstones > 0 { self.entry.max_seqno.max(self.hidden.through) } else { self.hidden.through }
+    }
+
+    /// How much of it nobody needs who reads at `floor` or above, or at a registered seqno.
+    fn expired(&self, floor: SeqNo, registered: &[SeqNo]) -> u64 {
+        let is_held = |from: SeqNo, to: SeqNo| registered.iter().any(|seqno| (from..to).contains(seqno));
+        let entry = self.entry;
+        let hidden_goes = self.hidden.through <= floor && !is_held(entry.min_seqno, self.hidden.through);
+        let tombstones_go = entry.max_seqno <= floor && !is_held(SeqNo::ZERO, entry.max_seqno);
+        let hidden = if hidden_goes { self.hidden.versions } else { 0 };
+        let tombstones = if tombstones_go { self.tombstones } else { 0 };
+        hidden.saturating_add(tombstones).min(entry.entries)
+    }
+}
+
+/// How much of a table must be of no use to anybody before it is written anew for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Others may be busy. Half, as for tombstones: an entry goes for each that is written. With history, which expires all
+    /// the time, a tenth: whoever writes all the time pays at most ten bytes for one.
+    WhenBusy,
+    /// The database is idle. A tenth, so that ever new snapshots and a write now and then do not write everything anew. With
+    /// history anything: what was to be kept so long is to be kept no longer.
+    WhenIdle,
+}
+
+impl Share {
+    fn is_enough(self, keeps_history: bool, expired: u64, entries: u64) -> bool {
+        let times = match (self, keeps_history) {
+            (Self::WhenBusy, false) => 2,
+            (Self::WhenBusy, true) | (Self::WhenIdle, false) => 10,
+            (Self::WhenIdle, true) => u64::MAX,
+        };
+        expired > 0 && expired.saturating_mul(times) >= entries
+    }
+}
+
+/// Which keyspaces wait for snapshots to be dropped: below which seqno. See the module.
+#[derive(Debug, Default)]
+pub(crate) struct KeptForSnapshots {
+    /// A leaf among the locks.
+    notes: Mutex<BTreeMap<KeyspaceId, SeqNo>>,
+    /// The largest of them, or zero, so that dropping a snapshot that nothing waits for takes no lock. Stored under the lock.
+    /// Relaxed: the registry's lock lies between a note and the drop of a snapshot that the note is about.
+    largest: AtomicU64,
+}
+
+impl KeptForSnapshots {
+    /// A look at a keyspace begins that may leave something for who reads `below` that seqno. What an earlier look has left
+    /// may be there still.
+    fn note(&self, keyspace: KeyspaceId, below: SeqNo) {
+        let mut notes = self.notes.lock();
+        let noted = notes.entry(keyspace).or_default();
+        *noted = below.max(*noted);
+        self.store_largest(&notes);
+    }
+
+    /// Takes the notes above `seqno`.
+    fn take_above(&self, seqno: SeqNo) -> Vec<KeyspaceId> {
+        if self.largest.load(Ordering::Relaxed) <= seqno.get() {
+            return Vec::new();
+        }
+        let mut notes = self.notes.lock();
+        let taken = notes.iter().filter(|(_, below)| **below > seqno).map(|(id, _)| *id).collect();
+        notes.retain(|_, below| *below <= seqno);
+        self.store_largest(&notes);
+        taken
+    }
+
+    fn store_largest(&self, notes: &BTreeMap<KeyspaceId, SeqNo>) {
+        let largest = notes.values().max().map_or(0, |seqno| seqno.get());
+        self.largest.store(largest, Ordering::Relaxed);
+    }
+}
+
+/// Gives what a snapshot kept a look when it is dropped. A field behind the snapshot's registration, which goes first.
+#[derive(Clone)]
+pub(crate) struct LooksWhenDropped {
+    handle: Arc<Handle>,
+    seqno: SeqNo,
+}
+
+impl LooksWhenDropped {
+    pub(crate) fn new(handle: &Arc<Handle>, seqno: SeqNo) -> Self {
+        Self { handle: Arc::clone(handle), seqno }
+    }
+}
+
+impl Drop for LooksWhenDropped {
+    fn drop(&mut self) {
+        self.handle.core.snapshot_has_gone(self.seqno);
+    }
 }
 
 /// The changes of a clear: with its rows their history goes.

@@ -37,6 +37,7 @@ use crate::core::{
     Core, EditError, KeyspaceShared, Keyspaces, PACE_FREE, Parts, SuperVersion, claim, new_memtable, replay_log,
 };
 use crate::event_log::EventLog;
+use crate::history::KeptForSnapshots;
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
@@ -462,6 +463,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         snapshots: Arc::new(SnapshotRegistry::new(SeqNo::ZERO)),
         keeps_history: AtomicBool::new(false),
         history_due: AtomicU64::new(u64::MAX),
+        kept_for_snapshots: KeptForSnapshots::default(),
         keyspaces: RwLock::new(keyspaces),
         membership: Mutex::new(()),
         tidying: std::sync::Mutex::new(()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use version_history::{RegisterError, SnapshotHandle};
 
 use crate::database::Handle;
-use crate::history::seqno_of;
+use crate::history::{LooksWhenDropped, seqno_of};
 use crate::iterator::{Iter, KeyBounds, RangeCursor, RangeView, owned_bounds, prefix_bounds};
 use crate::read::copy_value;
 use crate::{Error, Keyspace, Result, Slice};
@@ -36,6 +36,8 @@ use crate::{Error, Keyspace, Result, Slice};
 pub struct Snapshot {
     handle: Arc<Handle>,
     registered: SnapshotHandle,
+    /// Behind `registered`: fields are dropped in their order.
+    _looks: LooksWhenDropped,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -48,7 +50,7 @@ impl Snapshot {
     /// Registers first; super versions are loaded after, when something is read (R1).
     pub(crate) fn new(handle: &Arc<Handle>) -> Self {
         let registered = handle.core.snapshots.register(handle.core.visible());
-        Self { handle: Arc::clone(handle), registered }
+        Self::registered(handle, registered)
     }
 
     /// Registers a seqno of the past, if there is a keyspace that keeps it.
@@ -63,7 +65,12 @@ impl Snapshot {
             }
             other => Error::InvalidInput { what: other.to_string() },
         })?;
-        Ok(Self { handle: Arc::clone(handle), registered })
+        Ok(Self::registered(handle, registered))
+    }
+
+    fn registered(handle: &Arc<Handle>, registered: SnapshotHandle) -> Self {
+        let looks = LooksWhenDropped::new(handle, registered.seqno());
+        Self { handle: Arc::clone(handle), registered, _looks: looks }
     }
 
     /// Whether `keyspace` can be read through it: always, unless it was taken at a sequence number of the past

@@ -153,8 +153,8 @@ impl Core {
         let input = PickInput { now_unix_ms: self.unix_ms(), reads: &reads, ..seen };
         let expired = || {
             let share = match demand {
-                Demand::Steady => Share::Tenth,
-                Demand::Idle => Share::Any,
+                Demand::Steady => Share::WhenBusy,
+                Demand::Idle => Share::WhenIdle,
                 _ => return None,
             };
             let (level, table, expired) = self.expired_table(keyspace, share)?;

@@ -207,6 +207,7 @@ impl Core {
         if let Err(refusal) = keyspace.history.install(|current| current.replace_tables(&removed, &added)) {
             tracing::info!(%job, keyspace = keyspace.name, %refusal, "compaction installed in the manifest alone");
         }
+        self.note_what_snapshots_keep(keyspace, added.iter().map(|(_, table)| table));
         self.after_edit(&manifest);
         let made = added.iter().map(|(place, _)| place).filter(|_| plan.kind == PlanKind::Merge);
         self.tell_edit(job, made, added.len(), removed.len());

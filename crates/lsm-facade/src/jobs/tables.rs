@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use compaction::{Cancel, Collector, Control, KeySpan, Output, Outputs, Progress, RunError};
+use compaction::{Cancel, Collector, Control, KeySpan, Output, Outputs, Progress, RunError, Strategy};
 use internal_key::{Epoch, JobId, Level, TableId};
 use manifest::{AddedTable, TableEntry};
 use merge_iterator::MergeCursor;
@@ -137,7 +137,7 @@ pub(crate) fn table_options(options: &KeyspaceOptions, level: Level) -> TableOpt
         block_bytes: options.block_bytes as usize,
         compression: if level.get() <= 1 { Compression::None } else { options.compression },
         filter_bits_per_key: options.filter_bits_per_key as u8,
-        notes_superseded: options.keeps_history(),
+        notes_superseded: options.strategy != Strategy::Fifo,
         ..TableOptions::default()
     }
 }

@@ -65,7 +65,7 @@ impl Core {
     pub(super) fn look_when_idle(&self) -> bool {
         let mut keyspaces = self.keyspace_list();
         keyspaces.retain(|keyspace| {
-            several_runs(&keyspace.history.current_full()) || self.expired_table(keyspace, Share::Any).is_some()
+            several_runs(&keyspace.history.current_full()) || self.expired_table(keyspace, Share::WhenIdle).is_some()
         });
         let mut jobs = self.jobs.lock();
         let wants = keyspaces.iter().filter(|keyspace| self.pick_plan(&jobs, keyspace, Demand::Idle).is_some());
