@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use benches::mix;
 use compaction::{PlanKind, Strategy};
-use compaction_simulator::setup::limits;
 use compaction_simulator::{Setup, Workload, Writes, draw, simulate};
 use lsm_facade::{Compression, Database, Event, EventListener, Keyspace, KeyspaceOptions};
 
@@ -92,7 +91,7 @@ fn setup_of(workload: Workload, strategy: Strategy, keys: u64) -> Setup {
     setup.memtable_bytes = setup.write_buffer_bytes / 16;
     setup.options.table_bytes_target = setup.write_buffer_bytes;
     setup.options.level_base_bytes = data / 2;
-    setup.limits = limits(&setup.options, setup.write_buffer_bytes);
+    setup.limits = setup.limits_of_keyspace();
     setup
 }
 

@@ -70,7 +70,8 @@ impl Setup {
             fifo_bytes_max: keys * (key_bytes + value_bytes),
             ..CompactionOptions::default()
         };
-        let limits = limits(&options, write_buffer_bytes);
+        let memtable_bytes = write_buffer_bytes / 16;
+        let limits = Limits::of_keyspace(&options, write_buffer_bytes, memtable_bytes);
         Self {
             workload,
             keys,
@@ -81,7 +82,7 @@ impl Setup {
             table_overhead_bytes: 10,
             block_bytes: 4096,
             memtable_overhead_bytes: 69,
-            memtable_bytes: write_buffer_bytes / 16,
+            memtable_bytes,
             write_buffer_bytes,
             options,
             limits,
@@ -93,6 +94,11 @@ impl Setup {
         }
     }
 
+    /// The limits that a database gives a keyspace of these options and sizes: by the same code.
+    pub fn limits_of_keyspace(&self) -> Limits {
+        Limits::of_keyspace(&self.options, self.write_buffer_bytes, self.memtable_bytes)
+    }
+
     /// Bytes that the user counts for a put or a delete.
     pub fn user_bytes(&self, is_delete: bool) -> u64 {
         self.key_bytes + if is_delete { 0 } else { self.value_bytes }
@@ -101,23 +107,5 @@ impl Setup {
     /// Bytes of an entry in a table.
     pub fn entry_bytes(&self, is_delete: bool) -> u64 {
         self.user_bytes(is_delete) + self.table_overhead_bytes
-    }
-}
-
-/// The limits that a database derives from a keyspace's options.
-pub fn limits(options: &CompactionOptions, write_buffer_bytes: u64) -> Limits {
-    Limits {
-        l0_runs: match options.strategy {
-            Strategy::Leveled => u64::from(options.l0_runs_patient) * 2,
-            // No job would ever bring their number down.
-            Strategy::Fifo => 0,
-            _ => u64::from(options.l0_runs_max) * 3,
-        },
-        sealed_bytes: write_buffer_bytes * 2,
-        pending_bytes: match options.strategy {
-            Strategy::Tiered => 0,
-            _ => options.level_base_bytes.saturating_mul(16).max(64 << 20),
-        },
-        ..Limits::default()
     }
 }

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use file_system::Clock;
 
+use crate::{CompactionOptions, Strategy};
+
 /// The hard limits; the soft ones are 85 % of them. A limit of 0 means none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -55,6 +57,29 @@ impl Default for Limits {
             log_bytes: 0,
             // A mebibyte in a second: what is left of the room then outlasts a job that makes more.
             delay_per_kib_max: Duration::from_millis(1),
+        }
+    }
+}
+
+impl Limits {
+    /// Those of a keyspace that is compacted as `options` say, of which a flush is due at `write_buffer_bytes` of sealed
+    /// memtables of `memtable_bytes` each; none of the database that it belongs to.
+    pub fn of_keyspace(options: &CompactionOptions, write_buffer_bytes: u64, memtable_bytes: u64) -> Self {
+        Self {
+            l0_runs: match options.strategy {
+                // Those that the picker calls full, and as many that arrive while one compaction runs.
+                Strategy::Leveled => u64::from(options.l0_runs_patient) * 2,
+                // No job would ever bring their number down.
+                Strategy::Fifo => 0,
+                Strategy::Tiered => u64::from(options.l0_runs_max) * 3,
+            },
+            sealed_bytes: write_buffer_bytes.max(2 * memtable_bytes) * 2,
+            pending_bytes: match options.strategy {
+                // Its runs bound it; and a merge of whole runs may be as large as the data, which no writer is to wait for.
+                Strategy::Tiered => 0,
+                Strategy::Leveled | Strategy::Fifo => options.level_base_bytes.saturating_mul(16).max(64 << 20),
+            },
+            ..Self::default()
         }
     }
 }

@@ -173,7 +173,8 @@ impl DatabaseBuilder {
     }
 
     /// After how long without writes and jobs keyspaces are compacted though nothing is due: those of up to sixteen times
-    /// their `level_base_bytes` to one run, which reads and space gain by. A seal ends it. While others are written to, a
+    /// their `level_base_bytes`, and of 4 GiB at most, to one run, which reads and space gain by. Not under
+    /// [`Strategy::Fifo`]. A seal ends it. While others are written to, a
     /// keyspace that was not for as long has its turn too, after them and in jobs of bounded size. `None`: never. Zero: whenever
     /// nothing else is to do; also [`Database::run_one_job`] does it then, and only then. Default: a second.
     pub fn compact_when_idle_after(mut self, idle: Option<Duration>) -> Self {
@@ -181,7 +182,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// The most bytes of tables that all compactions together write in a second; 0 for no limit. Flushes are not limited:
+    /// The most bytes of keys and values, before compression, that all compactions together write in a second; 0 for no limit:
+    /// so tables grow by no more, but for small rows, of which each takes some bytes besides. Flushes are not limited:
     /// they are what writers wait for. Too low a rate holds writers up in the end (P10). Default: 0.
     pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
         self.options.compaction_bytes_per_second = bytes;
@@ -217,8 +219,11 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Above this many bytes of log the keyspace that holds the oldest unflushed write is flushed (L5). At least two
-    /// segments. Default: 1 GiB.
+    /// Above this many bytes of log every keyspace is flushed that has unflushed writes in what lies beyond them, idle ones too
+    /// (L5). Twice as many is a hard limit: from 85 % of it on writers are delayed, at it they wait until flushes have made
+    /// the log shorter (P10). So the log, with all keyspaces together, has at most twice as many bytes, the segment that was being
+    /// filled when that was reached, and what commits write that were already on their way; what is prepared ahead, or kept to be
+    /// written over, is three segments at most beside it. At least two segments. Default: 1 GiB.
     pub fn log_bytes_max(mut self, bytes: u64) -> Self {
         self.options.log_bytes_max = bytes;
         self
@@ -726,22 +731,7 @@ impl KeyspaceOptions {
 
     /// Where writers are slowed down, and stopped (P10).
     pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            l0_runs: match self.strategy {
-                // Those that the picker calls full, and as many that arrive while one compaction runs.
-                Strategy::Leveled => self.level_zero_runs_patient() * 2,
-                // No job would ever bring their number down.
-                Strategy::Fifo => 0,
-                _ => self.level_zero_runs_max * 3,
-            },
-            sealed_bytes: self.write_buffer_bytes.max(2 * self.memtable_bytes) * 2,
-            pending_bytes: match self.strategy {
-                // Its runs bound it; and a merge of whole runs may be as large as the data, which no writer is to wait for.
-                Strategy::Tiered => 0,
-                _ => self.level_base_bytes.saturating_mul(16).max(64 << 20),
-            },
-            ..Limits::default()
-        }
+        Limits::of_keyspace(&self.compaction(), self.write_buffer_bytes, self.memtable_bytes)
     }
 }
 
@@ -754,7 +744,8 @@ mod tests {
         let options =
             KeyspaceOptions::default().memtable_bytes(1 << 12).strategy(Strategy::Tiered).table_bytes(1 << 20);
         assert_eq!(KeyspaceOptions::from_manifest(&options.to_manifest()).unwrap(), options);
-        let options = options.fifo_age_max(Some(Duration::from_secs(60))).merge_what_is_read(false);
+        let options = options.fifo_bytes_max(1 << 21).fifo_age_max(Some(Duration::from_secs(60)));
+        let options = options.merge_what_is_read(false);
         assert_eq!(KeyspaceOptions::from_manifest(&options.to_manifest()).unwrap(), options);
     }
 
