@@ -559,6 +559,7 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p compaction --test picking_model newer_entries_never_come_to_lie_below_older_ones",
     },
     Fault { name: "compaction-level-zero-impatient", breaks: "C1", caught_by: "-p compaction --test golden picking" },
+    Fault { name: "compaction-rest-out-of-proportion", breaks: "C1", caught_by: "-p compaction --test golden picking" },
     Fault {
         name: "compaction-level-zero-newest-first",
         breaks: "C3",

@@ -115,23 +115,37 @@ fn pick_tombstones<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Optio
 }
 
 /// Level 0 goes though its runs are few; and then, in a keyspace that is not too large, each level goes down into the next
-/// that holds anything, until one run is left.
+/// that holds anything, until one run is left. What would be merged out of proportion stays where it is, as one run.
 fn pick_idle<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Option<Plan> {
-    if !input.version.runs(Level::ZERO).is_empty() {
-        return if input.eligible(Level::ZERO).is_empty() {
-            None
-        } else {
-            pick_level_zero(input, targets, Reason::Idle)
-        };
+    let version = input.version;
+    let is_worth = |plan: &Plan, newer, older| plan.kind == PlanKind::Move || is_worth_rest(input, newer, older);
+    if !version.runs(Level::ZERO).is_empty() {
+        if input.eligible(Level::ZERO).is_empty() {
+            return None;
+        }
+        let output = input.destination(Level::ZERO, targets.base);
+        return pick_level_zero(input, targets, Reason::Idle)
+            .filter(|plan| is_worth(plan, Level::ZERO, output))
+            .or_else(|| merge_within(input, Level::ZERO, 2, u64::MAX, Reason::Idle));
     }
-    let bytes: u64 = input.version.tables().map(|(_, table)| table.entry.bytes).sum();
-    let mut held = (1..=Level::LAST.0).map(Level).filter(|&level| !input.version.runs(level).is_empty());
-    let (newest, _) = (held.next()?, held.next()?);
+    let bytes: u64 = version.tables().map(|(_, table)| table.entry.bytes).sum();
+    let mut held = (1..=Level::LAST.0).map(Level).filter(|&level| !version.runs(level).is_empty());
+    let (newest, next) = (held.next()?, held.next()?);
     if bytes > input.options.idle_bytes_max {
         return None;
     }
     let targets = LevelTargets { base: Level::LAST, bytes: [0; Level::COUNT] };
     pick_level(input, &targets, Due { level: newest, score: 0.0, reason: Reason::Idle })
+        .filter(|plan| is_worth(plan, newest, next))
+}
+
+/// Whether rest is a reason to merge a level into an older one: not where each byte would rewrite more than twenty, of more
+/// than a small keyspace has. So what stays above is at most a twentieth of what lies below, dead or not.
+fn is_worth_rest<S>(input: &PickInput<'_, S>, newer: Level, older: Level) -> bool {
+    let (newer, older) = (input.version.bytes(newer), input.version.bytes(older));
+    let is_in_proportion =
+        newer.saturating_mul(20) >= older || planted_faults::planted("compaction-rest-out-of-proportion");
+    is_in_proportion || older <= input.options.small_bytes()
 }
 
 /// A level below 0 that has several runs (after another policy, or a repair) is made one run first.
@@ -151,10 +165,8 @@ fn due_levels<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Vec<Due> {
     let free = || input.eligible(Level::ZERO).iter().filter(|run| input.is_run_free(run));
     let (runs, bytes) = (free().count(), free().map(bytes_of).sum());
     let (reason, output) = (Reason::Runs { level: Level::ZERO, runs }, input.destination(Level::ZERO, targets.base));
-    // What can be moved rewrites nothing, so there is nothing to be patient for. Of random keys only the oldest run can,
-    // which makes level 0 hardly shorter, and what follows it is rewritten with it.
-    let most = runs / 2 + 1;
-    let moves = || runs >= input.options.l0_trigger() && move_level_zero(input, output, reason, most).is_some();
+    // What can be moved rewrites nothing, so there is nothing to be patient for.
+    let moves = || runs >= input.options.l0_trigger() && move_level_zero(input, output, reason, most(runs)).is_some();
     if level_zero_is_due(input.version, input.options, runs, bytes) || moves() {
         due.push(Due { level: Level::ZERO, score: runs as f64 / input.options.l0_trigger() as f64, reason });
     }
@@ -205,7 +217,15 @@ fn pick_level_zero<S>(input: &PickInput<'_, S>, targets: &LevelTargets, reason: 
     if input.version.runs(output).len() > 1 {
         return None;
     }
-    move_level_zero(input, output, reason, 1).or_else(|| merge_level_zero(input, output, reason))
+    let merge = || merge_level_zero(input, output, reason);
+    let move_of = |least| move_level_zero(input, output, reason, least);
+    move_of(most(input.eligible(Level::ZERO).len())).or_else(merge).or_else(|| move_of(1))
+}
+
+/// More than half of the runs. Of keys in random order only the oldest run can be moved, which makes level 0 hardly shorter,
+/// and what follows it rewrites it.
+fn most(runs: usize) -> usize {
+    runs / 2 + 1
 }
 
 /// Moves the tables of level 0 that meet nothing on their way, if that empties at least `least` runs: a sequential load
