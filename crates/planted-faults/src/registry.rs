@@ -544,6 +544,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p compaction --test golden picking",
     },
     Fault {
+        name: "compaction-cancel-seen-by-entries-alone",
+        breaks: "C4",
+        caught_by: "-p compaction --test run a_cancelled_job_reads_little_more",
+    },
+    Fault {
         name: "compaction-directory-not-synced",
         breaks: "M1",
         caught_by: "-p compaction --test run outputs_are_durable_when_the_job_returns",
@@ -602,6 +607,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p compaction --test run a_table_ends_only_where_a_key_ends",
     },
     Fault {
+        name: "compaction-tiered-rests-in-several-levels",
+        breaks: "C1",
+        caught_by: "-p compaction --test golden picking",
+    },
+    Fault {
         name: "compaction-tombstone-dropped-early",
         breaks: "C2",
         caught_by: "-p compaction --test collect every_reader_sees_the_same_and_nothing_else_stays",
@@ -610,6 +620,11 @@ pub const FAULTS: &[Fault] = &[
         name: "facade-repair-orders-tables-by-epoch",
         breaks: "C3",
         caught_by: "-p lsm-facade --test rescue without_a_manifest_no_old_row",
+    },
+    Fault {
+        name: "facade-snapshot-goes-unnoticed",
+        breaks: "C2",
+        caught_by: "-p lsm-facade --test freed_space what_a_snapshot_kept_stays",
     },
     Fault {
         name: "facade-salvage-takes-hidden-rows",

@@ -133,7 +133,7 @@ fn pick_idle<S>(input: &PickInput<'_, S>) -> Option<Plan> {
     let bytes: u64 = input.version.tables().map(|(_, table)| table.entry.bytes).sum();
     let held: Vec<Level> = levels().filter(|&level| !input.eligible(level).is_empty()).collect();
     let (&output, above) = held.split_last()?;
-    if bytes > most || above.is_empty() {
+    if bytes > most || above.is_empty() || planted_faults::planted("compaction-tiered-rests-in-several-levels") {
         return within();
     }
     let (oldest, newer) = input.eligible(output).split_last()?;
