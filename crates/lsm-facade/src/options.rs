@@ -173,8 +173,8 @@ impl DatabaseBuilder {
     }
 
     /// After how long without writes and jobs keyspaces are compacted though nothing is due: those of up to sixteen times
-    /// their `level_base_bytes`, and of 4 GiB at most, to one run, which reads and space gain by. Not under
-    /// [`Strategy::Fifo`]. A seal ends it. While others are written to, a
+    /// their `level_base_bytes`, and of 4 GiB at most, to one run, which reads and space gain by, or to one above another of twenty
+    /// times its size. Not under [`Strategy::Fifo`]. A seal ends it. While others are written to, a
     /// keyspace that was not for as long has its turn too, after them and in jobs of bounded size. `None`: never. Zero: whenever
     /// nothing else is to do; also [`Database::run_one_job`] does it then, and only then. Default: a second.
     pub fn compact_when_idle_after(mut self, idle: Option<Duration>) -> Self {
