@@ -26,7 +26,7 @@ pub struct CompactionOptions {
     /// [`Strategy::Leveled`] only of a small keyspace, see `l0_runs_patient`.
     pub l0_runs_max: u32,
     /// [`Strategy::Leveled`]: the same where merging level 0 rewrites much: it holds less than all that lies below it, or
-    /// both are more than a sixteenth of `level_base_bytes` together. Without effect where it is not more than `l0_runs_max`.
+    /// both are more than a sixteenth of `level_base_bytes` together, or more than 64 MiB. Without effect where it is not more than `l0_runs_max`.
     pub l0_runs_patient: u32,
     /// The largest size in bytes that the first level below 0 should have. At least 1.
     pub level_base_bytes: u64,
@@ -114,9 +114,10 @@ impl CompactionOptions {
         (soft(u64::from(self.l0_runs_patient)) as usize).max(self.l0_trigger())
     }
 
-    /// How many bytes a keyspace may have to be kept to few runs while it is written to: a sixteenth of `level_base_bytes`.
+    /// How many bytes a keyspace may have to be kept to few runs while it is written to: a sixteenth of `level_base_bytes`, at
+    /// most 64 MiB.
     pub fn small_bytes(&self) -> u64 {
-        self.level_base_bytes / 16
+        (self.level_base_bytes / 16).min(64 << 20)
     }
 
     /// How many runs in a level trigger work under [`Strategy::Tiered`] (C1); at least 2.

@@ -506,7 +506,7 @@ impl KeyspaceOptions {
 
     /// The most runs that level 0 should have; compaction begins at 85 % of it (C1). Leveled: three times as many where
     /// merging them would rewrite much, that is while they hold less than the rest of the keyspace, or both together more than a
-    /// sixteenth of `level_base_bytes`. Writers are slowed down, then stopped, as twice that is approached (P10). 2 to 1000.
+    /// sixteenth of `level_base_bytes`, or 64 MiB. Writers are slowed down, then stopped, as twice that is approached (P10). 2 to 1000.
     /// Default: 4.
     pub fn level_zero_runs_max(mut self, runs: u64) -> Self {
         self.level_zero_runs_max = runs;

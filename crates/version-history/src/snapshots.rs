@@ -152,7 +152,8 @@ impl SnapshotRegistry {
         (floor, state.registered.keys().copied().collect())
     }
 
-    /// The same for `keyspace`: raises its own floor, or the one of all others if it has none.
+    /// The same for `keyspace`: raises its own floor, or the one of all others if it has none. Of the registered seqnos those
+    /// at which it can be read: what is registered for other keyspaces alone keeps nothing of this one.
     pub fn floor_and_registered_of(
         &self,
         keyspace: KeyspaceId,
@@ -160,7 +161,11 @@ impl SnapshotRegistry {
         retention: SeqNo,
     ) -> (SeqNo, Vec<SeqNo>) {
         let mut state = self.state();
-        let registered = state.registered.keys().copied().collect();
+        let of_it = |of: &Readable| match of {
+            Readable::All => true,
+            Readable::Only(keyspaces) => keyspaces.contains(&keyspace),
+        };
+        let registered = state.registered.iter().filter(|(_, (_, of))| of_it(of)).map(|(seqno, _)| *seqno).collect();
         let visible = visible.load();
         let floor = match state.floors.get_mut(&keyspace) {
             Some(floor) => {

@@ -16,13 +16,14 @@
 //! Sizes from the bottom up keep nine tenths of the data in the last level however much there is, so that dead versions
 //! are a tenth of the space at most in the steady state.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use internal_key::Level;
+use internal_key::{Level, TableId};
 use version_history::{Run, Table, Version};
 
 use crate::CompactionOptions;
-use crate::pick::{Demand, Draft, PickInput, Picker, merge_within, range, reads};
+use crate::pick::{Demand, Draft, PickInput, Picker, is_worth_rest, merge_newest, merge_within, range, reads};
 use crate::plan::{Plan, PlanKind, Reason};
 
 /// One run per level below 0. See the module.
@@ -118,34 +119,35 @@ fn pick_tombstones<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Optio
 /// that holds anything, until one run is left. What would be merged out of proportion stays where it is, as one run.
 fn pick_idle<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Option<Plan> {
     let version = input.version;
-    let is_worth = |plan: &Plan, newer, older| plan.kind == PlanKind::Move || is_worth_rest(input, newer, older);
     if !version.runs(Level::ZERO).is_empty() {
         if input.eligible(Level::ZERO).is_empty() {
             return None;
         }
-        let output = input.destination(Level::ZERO, targets.base);
-        return pick_level_zero(input, targets, Reason::Idle)
-            .filter(|plan| is_worth(plan, Level::ZERO, output))
-            .or_else(|| merge_within(input, Level::ZERO, 2, u64::MAX, Reason::Idle));
+        let plan = pick_level_zero(input, targets, Reason::Idle)
+            .filter(|plan| is_in_proportion(input, plan))
+            .or_else(|| merge_newest(input, Level::ZERO, input.options.merge_bytes_max));
+        if plan.is_some() {
+            return plan;
+        }
     }
     let bytes: u64 = version.tables().map(|(_, table)| table.entry.bytes).sum();
-    let mut held = (1..=Level::LAST.0).map(Level).filter(|&level| !version.runs(level).is_empty());
-    let (newest, next) = (held.next()?, held.next()?);
     if bytes > input.options.idle_bytes_max {
         return None;
     }
+    let held: Vec<Level> = (1..=Level::LAST.0).map(Level).filter(|&level| !version.runs(level).is_empty()).collect();
     let targets = LevelTargets { base: Level::LAST, bytes: [0; Level::COUNT] };
-    pick_level(input, &targets, Due { level: newest, score: 0.0, reason: Reason::Idle })
-        .filter(|plan| is_worth(plan, newest, next))
+    held.iter().rev().skip(1).rev().find_map(|&level| {
+        pick_level(input, &targets, Due { level, score: 0.0, reason: Reason::Idle })
+            .filter(|plan| is_in_proportion(input, plan))
+    })
 }
 
-/// Whether rest is a reason to merge a level into an older one: not where each byte would rewrite more than twenty, of more
-/// than a small keyspace has. So what stays above is at most a twentieth of what lies below, dead or not.
-fn is_worth_rest<S>(input: &PickInput<'_, S>, newer: Level, older: Level) -> bool {
-    let (newer, older) = (input.version.bytes(newer), input.version.bytes(older));
-    let is_in_proportion =
-        newer.saturating_mul(20) >= older || planted_faults::planted("compaction-rest-out-of-proportion");
-    is_in_proportion || older <= input.options.small_bytes()
+/// Whether rest is worth what a plan rewrites in the level that it writes to.
+fn is_in_proportion<S>(input: &PickInput<'_, S>, plan: &Plan) -> bool {
+    let inputs: HashSet<TableId> = plan.inputs.iter().map(|(_, id)| *id).collect();
+    let tables = input.version.runs(plan.output_level).iter().flat_map(Run::tables);
+    let older = tables.filter(|table| inputs.contains(&table.entry.id)).map(|table| table.entry.bytes).sum();
+    plan.kind == PlanKind::Move || is_worth_rest(input, plan.input_bytes.saturating_sub(older), older)
 }
 
 /// A level below 0 that has several runs (after another policy, or a repair) is made one run first.

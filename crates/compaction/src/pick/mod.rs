@@ -317,6 +317,36 @@ impl<'a, S> Draft<'a, S> {
     }
 }
 
+/// Whether rest is a reason to merge `newer` bytes into `older` ones: not if more than twenty are rewritten for each, unless
+/// those are as few as a small keyspace has. So what is left above is a twentieth of what it stands above at most.
+fn is_worth_rest<S>(input: &PickInput<'_, S>, newer: u64, older: u64) -> bool {
+    let is_in_proportion = newer.saturating_mul(20) >= older;
+    is_in_proportion
+        || older <= input.options.small_bytes()
+        || planted_faults::planted("compaction-rest-out-of-proportion")
+}
+
+/// Merges the newest runs of one level into one because of rest: as many as no job holds, as have `bytes_max` bytes
+/// together, and as are in proportion to what is newer ([`is_worth_rest`]).
+fn merge_newest<S>(input: &PickInput<'_, S>, level: Level, bytes_max: u64) -> Option<Plan> {
+    let mut draft = Draft::new();
+    for run in input.eligible(level) {
+        let (newer, bytes): (u64, u64) = (draft.bytes(), run.tables().iter().map(|table| table.entry.bytes).sum());
+        let is_first = draft.tables.is_empty();
+        if !input.is_run_free(run) || !(is_first || (newer + bytes <= bytes_max && is_worth_rest(input, newer, bytes)))
+        {
+            break;
+        }
+        draft.add_run(level, run);
+    }
+    let (newest, oldest) = (draft.tables.first()?.1, draft.tables.last()?.1);
+    if newest == oldest {
+        return None;
+    }
+    let kind = if draft.is_disjoint() { PlanKind::Move } else { PlanKind::Merge };
+    draft.finish(input, kind, Reason::Idle, level, newest)
+}
+
 /// Merges neighbouring runs of one level into one at the place of the newest: fewer runs to read, nothing below is
 /// touched. Takes the oldest stretch of at least `least` runs that no job holds and that have `bytes_max` bytes together.
 fn merge_within<S>(

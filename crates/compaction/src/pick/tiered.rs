@@ -19,7 +19,7 @@ use internal_key::{Epoch, Level};
 use version_history::{Run, Table, Version};
 
 use crate::CompactionOptions;
-use crate::pick::{Demand, Draft, PickInput, Picker, merge_within, range, reads};
+use crate::pick::{Demand, Draft, PickInput, Picker, is_worth_rest, merge_newest, merge_within, range, reads};
 use crate::plan::{Plan, PlanKind, Reason};
 
 /// Several runs per level. See the module.
@@ -124,12 +124,12 @@ fn sink<'a, S>(input: &PickInput<'a, S>, runs: &[(Level, &'a Run<S>)], table: &'
     draft.finish(input, PlanKind::Merge, reason, output, place)
 }
 
-/// Brings a keyspace that is not too large to one run, in the level of the oldest; in a larger one, each level whose runs
-/// are not too large together.
+/// Brings a keyspace that is not too large to one run, in the level of the oldest; in a larger one, or where that would
+/// rewrite the oldest run for little, the runs of each level that are not too large together.
 fn pick_idle<S>(input: &PickInput<'_, S>) -> Option<Plan> {
     let levels = || (0..Level::COUNT as u8).map(Level);
     let most = input.options.idle_bytes_max;
-    let within = || levels().find_map(|level| merge_within(input, level, 2, most, Reason::Idle));
+    let within = || levels().find_map(|level| merge_newest(input, level, most));
     let bytes: u64 = input.version.tables().map(|(_, table)| table.entry.bytes).sum();
     let held: Vec<Level> = levels().filter(|&level| !input.eligible(level).is_empty()).collect();
     let (&output, above) = held.split_last()?;
@@ -154,7 +154,11 @@ fn pick_idle<S>(input: &PickInput<'_, S>) -> Option<Plan> {
         return draft.finish(input, PlanKind::Move, Reason::Idle, output, oldest.epoch);
     }
     let (min, max) = draft.hull()?;
-    draft.add(output, oldest.epoch, oldest.overlapping(min, max));
+    let (newer, met) = (draft.bytes(), oldest.overlapping(min, max));
+    if !is_worth_rest(input, newer, met.iter().map(|table| table.entry.bytes).sum()) {
+        return within();
+    }
+    draft.add(output, oldest.epoch, met);
     draft.finish(input, PlanKind::Merge, Reason::Idle, output, oldest.epoch)
 }
 
