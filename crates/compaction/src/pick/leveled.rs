@@ -142,12 +142,21 @@ fn pick_idle<S>(input: &PickInput<'_, S>, targets: &LevelTargets) -> Option<Plan
     })
 }
 
-/// Whether rest is worth what a plan rewrites in the level that it writes to.
+/// Whether rest is worth what a plan rewrites in the level that it writes to, for bytes or for tombstones.
 fn is_in_proportion<S>(input: &PickInput<'_, S>, plan: &Plan) -> bool {
     let inputs: HashSet<TableId> = plan.inputs.iter().map(|(_, id)| *id).collect();
-    let tables = input.version.runs(plan.output_level).iter().flat_map(Run::tables);
-    let older = tables.filter(|table| inputs.contains(&table.entry.id)).map(|table| table.entry.bytes).sum();
-    plan.kind == PlanKind::Move || is_worth_rest(input, plan.input_bytes.saturating_sub(older), older)
+    let (mut bytes, mut entries, mut tombstones) = (0, 0, 0_u64);
+    for (level, table) in input.version.tables().filter(|(_, table)| inputs.contains(&table.entry.id)) {
+        if level == plan.output_level {
+            bytes += table.entry.bytes;
+            entries += table.entry.entries;
+        } else {
+            tombstones += table.entry.tombstones;
+        }
+    }
+    plan.kind == PlanKind::Move
+        || tombstones.saturating_mul(20) >= entries
+        || is_worth_rest(input, plan.input_bytes.saturating_sub(bytes), bytes)
 }
 
 /// A level below 0 that has several runs (after another policy, or a repair) is made one run first.

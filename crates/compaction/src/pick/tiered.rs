@@ -155,7 +155,9 @@ fn pick_idle<S>(input: &PickInput<'_, S>) -> Option<Plan> {
     }
     let (min, max) = draft.hull()?;
     let (newer, met) = (draft.bytes(), oldest.overlapping(min, max));
-    if !is_worth_rest(input, newer, met.iter().map(|table| table.entry.bytes).sum()) {
+    let tombstones: u64 = draft.tables.iter().map(|(_, _, table)| table.entry.tombstones).sum();
+    let hides_much = tombstones.saturating_mul(20) >= met.iter().map(|table| table.entry.entries).sum();
+    if !hides_much && !is_worth_rest(input, newer, met.iter().map(|table| table.entry.bytes).sum()) {
         return within();
     }
     draft.add(output, oldest.epoch, met);
