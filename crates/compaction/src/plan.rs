@@ -145,14 +145,38 @@ pub struct Plan {
     pub input_bytes: u64,
 }
 
+impl PlanKind {
+    /// The word that tools tell kinds apart by: none is ever renamed.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Move => "move",
+            Self::Merge => "merge",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl Reason {
+    /// The word that tools tell reasons apart by, without their figures: none is ever renamed.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Runs { .. } => "runs",
+            Self::Bytes { .. } => "bytes",
+            Self::Total { .. } => "total",
+            Self::Tombstones { .. } => "tombstones",
+            Self::History { .. } => "history",
+            Self::Age { .. } => "age",
+            Self::Reads { .. } => "reads",
+            Self::Idle => "idle",
+            Self::Range => "range",
+        }
+    }
+}
+
 /// Draws the plan as golden scripts write it: `merge L0 t4 t5 + L6 t1 -> L6 e1 [a..z]: 3 runs in L0`.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            PlanKind::Move => "move",
-            PlanKind::Merge => "merge",
-            PlanKind::Drop => "drop",
-        })?;
+        f.write_str(self.kind.word())?;
         let mut last = None;
         for (level, id) in &self.inputs {
             match last {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use compaction::{Collected, Debt, Plan, PlanKind, Reason};
+use compaction::{Collected, Debt, Plan};
 use file_system::{Environment, FileError, LogFile, LogFileWay};
 use serde_json::{Map, Value, json};
 
@@ -160,16 +160,16 @@ fn line_of(event: &Event<'_>, at: Duration) -> Value {
                 "keyspace": keyspace,
                 "level": output_level.get(),
                 "inputs": inputs.len(),
-                "kind": kind_word(*kind),
-                "reason": reason_word(reason),
+                "kind": kind.word(),
+                "reason": reason.word(),
             });
             ("compaction_begun", fields)
         }
         Event::CompactionEnded { job, keyspace, plan, ending, work, queued, took } => {
             let level = plan.output_level.get();
             let mut fields = job_fields(*job, keyspace, level, *ending, work, (*queued, *took));
-            fields["kind"] = kind_word(plan.kind).into();
-            fields["reason"] = reason_word(&plan.reason).into();
+            fields["kind"] = plan.kind.word().into();
+            fields["reason"] = plan.reason.word().into();
             ("compaction_ended", fields)
         }
         Event::TableCreated { job, table, level, bytes } => {
@@ -225,33 +225,7 @@ fn job_fields(
     })
 }
 
-/// The word for how a plan is carried out; with the next two what tools tell lines apart by, so that none is ever renamed.
-fn kind_word(kind: PlanKind) -> &'static str {
-    match kind {
-        PlanKind::Move => "move",
-        PlanKind::Merge => "merge",
-        PlanKind::Drop => "drop",
-        _ => "other",
-    }
-}
-
-/// The word for why a plan was made.
-fn reason_word(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::Runs { .. } => "runs",
-        Reason::Bytes { .. } => "bytes",
-        Reason::Total { .. } => "total",
-        Reason::Tombstones { .. } => "tombstones",
-        Reason::History { .. } => "history",
-        Reason::Age { .. } => "age",
-        Reason::Reads { .. } => "reads",
-        Reason::Idle => "idle",
-        Reason::Range => "range",
-        _ => "other",
-    }
-}
-
-/// The word for the limit at which a writer waits.
+/// The word for the limit at which a writer waits, by which tools tell lines apart: none is ever renamed.
 fn cause_word(cause: Option<Debt>) -> &'static str {
     match cause {
         Some(Debt::L0Runs) => "l0_runs",

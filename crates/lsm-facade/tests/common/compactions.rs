@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
-use lsm_facade::{CompactionControl, Ending, Event, EventListener, Plan, PlanKind, Reason, Strategy, Work};
+use lsm_facade::{CompactionControl, Ending, Event, EventListener, Plan, PlanKind, Strategy, Work};
 
 /// How often something was met, by what it is called.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Heard {
             Strategy::Tiered => "tiered",
             _ => "FIFO",
         };
-        let (kind, reason) = (kind_word(plan.kind), reason_word(&plan.reason));
+        let (kind, reason) = (plan.kind.word(), plan.reason.word());
         self.met.count(format!("{strategy} {kind} for {reason}"));
         self.met.count(strategy.to_owned());
         self.met.count(format!("{kind} for {reason}"));
@@ -124,29 +124,5 @@ impl Heard {
             // FIFO drops the oldest first, and an epoch is the largest sequence number of what it was given to.
             self.dropped_through.insert(keyspace.to_owned(), plan.table_epoch.0);
         }
-    }
-}
-
-fn kind_word(kind: PlanKind) -> &'static str {
-    match kind {
-        PlanKind::Move => "move",
-        PlanKind::Merge => "merge",
-        PlanKind::Drop => "drop",
-        _ => "other",
-    }
-}
-
-fn reason_word(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::Runs { .. } => "runs",
-        Reason::Bytes { .. } => "bytes",
-        Reason::Total { .. } => "total",
-        Reason::Tombstones { .. } => "tombstones",
-        Reason::History { .. } => "history",
-        Reason::Age { .. } => "age",
-        Reason::Reads { .. } => "reads",
-        Reason::Idle => "idle",
-        Reason::Range => "range",
-        _ => "other",
     }
 }
