@@ -172,7 +172,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// After how long without writes and jobs keyspaces are compacted though nothing is due: those of up to sixteen times
+    /// After how long without writes and jobs keyspaces are flushed and compacted though nothing is due. All have what is sealed
+    /// of their memtables flushed, though it is not a whole write buffer. Compacted are those of up to sixteen times
     /// their `level_base_bytes`, and of 4 GiB at most, to one run, which reads and space gain by, or to one above another of twenty
     /// times its size. Not under [`Strategy::Fifo`]. A seal ends it. While others are written to, a
     /// keyspace that was not for as long has its turn too, after them and in jobs of bounded size. `None`: never. Zero: whenever

@@ -46,6 +46,50 @@ fn an_idle_keyspace_is_brought_to_one_run_without_what_is_dead() {
     check(&keyspace);
 }
 
+/// Deletes that stay in memtables, because they are less than a flush takes, would be met by every scan.
+#[test]
+fn what_a_keyspace_has_sealed_is_flushed_when_it_rests() {
+    let hour = Duration::from_secs(3600);
+    // When nothing else is to do, by a step; after a time of the whole database; and by rest beside another.
+    for (threads, idle_after) in [(0, Duration::ZERO), (2, Duration::from_millis(10)), (2, hour)] {
+        let simulation = Simulation::new(1);
+        let opening = builder(&simulation).background_threads(threads).compact_when_idle_after(Some(idle_after));
+        let database = opening.open().unwrap();
+        let keyspace =
+            database.create_keyspace("a", small().memtable_bytes(32 << 10).write_buffer_bytes(4 << 20)).unwrap();
+        let busy = database.create_keyspace("busy", small()).unwrap();
+        for number in 0..1500 {
+            keyspace.insert(key(number), value(number)).unwrap();
+        }
+        keyspace.flush().unwrap();
+        for number in (0..1500).filter(|number| number % 10 != 0) {
+            keyspace.remove(key(number)).unwrap();
+        }
+        let stats = keyspace.stats();
+        assert!(threads > 0 || stats.sealed > 1, "nothing else is a reason to flush: {stats}");
+        let is_at_rest = || {
+            let stats = keyspace.stats();
+            let runs: u64 = stats.levels.iter().map(|level| level.runs).sum();
+            let tombstones: u64 = stats.levels.iter().map(|level| level.tombstones).sum();
+            (stats.sealed, runs, tombstones) == (0, 1, 0)
+        };
+        let begun = Instant::now();
+        while threads == 0 && database.run_one_job().unwrap() {}
+        while threads > 0 && !is_at_rest() && begun.elapsed() < Duration::from_secs(10) {
+            if idle_after == hour {
+                simulation.clock.advance(hour / 4);
+                busy.insert("key", "value").unwrap();
+                busy.flush().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let stats = keyspace.stats();
+        assert!(is_at_rest(), "{threads} threads, {idle_after:?}: {stats}");
+        assert!(0 < stats.memtable_entries && stats.memtable_entries < 500, "the active one stays: {stats}");
+        check(&keyspace);
+    }
+}
+
 #[test]
 fn nothing_is_compacted_for_idleness_where_that_is_not_wanted() {
     let database = builder(&Simulation::new(1)).compact_when_idle_after(None).open().unwrap();

@@ -737,6 +737,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --test idle a_keyspace_that_rests_comes_to_one_run_beside_a_busy_one",
     },
     Fault {
+        name: "facade-rest-leaves-sealed-memtables",
+        breaks: "P6",
+        caught_by: "-p lsm-facade --test idle what_a_keyspace_has_sealed_is_flushed_when_it_rests",
+    },
+    Fault {
         name: "facade-uncertain-edit-goes-on",
         breaks: "M7",
         caught_by: "-p lsm-facade --test failing_disk an_error_at_any_operation_is_certain_or_fails_the_database",

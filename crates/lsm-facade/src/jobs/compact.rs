@@ -20,10 +20,11 @@ use version_history::Version;
 use super::claim::CompactionClaim;
 use super::edit::ending;
 use super::queue::{Jobs, Task, Why};
+use super::rest::gains_by_rest;
 use super::{Outcome, TaskError};
 use crate::Result;
 use crate::control::CompactionControl;
-use crate::core::{Core, KeyspaceShared, SuperVersion, Table};
+use crate::core::{Core, KeyspaceShared, Table};
 use crate::events::{Event, Work};
 use crate::reads::TableState;
 
@@ -33,13 +34,18 @@ const BESIDE_OTHERS_BYTES_MAX: u64 = 256 << 20;
 impl Core {
     pub(super) fn compact_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         let read = self.reads.take_doubled();
-        {
+        let rested: Vec<KeyspaceId> = {
             let mut jobs = self.jobs.lock();
             jobs.was_busy |= !read.is_empty();
             jobs.look_for_compaction.extend(&read);
             jobs.look_for_reads.extend(&read);
             jobs.look_at_what_is_due(&*self.environment.clock);
             self.store_first_expiry(&jobs);
+            jobs.look_beside_others.iter().copied().collect()
+        };
+        if self.flush_rested_beside_others(&rested) {
+            // Flushes come before compactions.
+            return Ok(true);
         }
         loop {
             let claim = {
@@ -94,25 +100,16 @@ impl Core {
 
     /// A look at a keyspace has found nothing due: when will there be something, though nothing is written to it?
     fn nothing_is_due(&self, jobs: &mut Jobs, id: KeyspaceId, keyspace: Option<&KeyspaceShared>) {
-        let current = keyspace.map(|keyspace| (keyspace, keyspace.history.current_full()));
-        let expires_at = current.as_ref().and_then(|(keyspace, current)| {
+        let expires_at = keyspace.and_then(|keyspace| {
+            let current = keyspace.history.current_full();
             compaction::pick::expires_at_unix_ms(current.version(), &keyspace.options.compaction())
         });
         // What is past its age already is held by a job, whose end is a reason to look.
         jobs.set_expiry(id, expires_at.filter(|at| *at > self.unix_ms()));
         self.store_first_expiry(jobs);
         jobs.compaction_due.forget(id);
-        let has_several_runs = current.is_some_and(|(_, current)| several_runs(&current));
-        if has_several_runs && !planted_faults::planted("facade-rest-beside-others-unnoticed") {
+        if keyspace.is_some_and(gains_by_rest) && !planted_faults::planted("facade-rest-beside-others-unnoticed") {
             self.look_again_when_rested(jobs, id);
-        }
-    }
-
-    /// Has a look at a keyspace when it has rested, if idleness is told by time.
-    fn look_again_when_rested(&self, jobs: &mut Jobs, id: KeyspaceId) {
-        let by_time = self.options.idle_after.filter(|idle| !idle.is_zero() && self.options.background_threads > 0);
-        if let Some(idle_after) = by_time {
-            jobs.rested_at.insert(id, self.environment.clock.monotonic() + idle_after);
         }
     }
 
@@ -230,9 +227,4 @@ fn plan_tables(version: &Version<TableState>, plan: &Plan) -> Vec<Arc<Table>> {
     let named: HashSet<(Level, TableId)> = plan.inputs.iter().copied().collect();
     let tables = version.tables().filter(|(level, table)| named.contains(&(*level, table.id())));
     tables.map(|(_, table)| Arc::clone(table)).collect()
-}
-
-/// Whether idleness is a reason to compact.
-pub(super) fn several_runs(current: &SuperVersion) -> bool {
-    current.version().runs_newest_first().nth(1).is_some()
 }

@@ -31,6 +31,7 @@ mod operation;
 mod pace;
 mod queue;
 mod range;
+mod rest;
 mod run;
 mod settle;
 mod tables;

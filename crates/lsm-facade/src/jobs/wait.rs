@@ -1,16 +1,14 @@
-//! Waiting for what jobs bring about, and what there is to do when nobody asks for anything.
+//! Waiting for what jobs bring about.
 //!
 //! - **P9** Who waits is told why if nothing can come of it any more: a job failed, the database failed or is closed.
 
 use std::sync::atomic::Ordering;
 
-use compaction::{Demand, Wait, WaitError};
+use compaction::{Wait, WaitError};
 use internal_key::KeyspaceId;
 
-use super::compact::several_runs;
 use super::queue::{Jobs, scope_of};
 use crate::core::Core;
-use crate::history::Share;
 use crate::{Error, Result};
 
 impl Core {
@@ -57,21 +55,5 @@ impl Core {
             Err(WaitError::Suspended) => Err(Error::Suspended),
             Err(error) => Err(Error::InvalidInput { what: error.to_string() }),
         }
-    }
-
-    /// Lets every keyspace be compacted because the database is idle of which that makes anything, and returns whether there
-    /// is one. Not where several runs are all there is to it, which strategies and sizes may keep for ever: it would be
-    /// found again and again, and the workers never sleep.
-    pub(super) fn look_when_idle(&self) -> bool {
-        let mut keyspaces = self.keyspace_list();
-        keyspaces.retain(|keyspace| {
-            several_runs(&keyspace.history.current_full()) || self.expired_table(keyspace, Share::WhenIdle).is_some()
-        });
-        let mut jobs = self.jobs.lock();
-        let wants = keyspaces.iter().filter(|keyspace| self.pick_plan(&jobs, keyspace, Demand::Idle).is_some());
-        let ids: Vec<KeyspaceId> = wants.map(|keyspace| keyspace.id).collect();
-        jobs.was_busy |= !ids.is_empty();
-        jobs.look_when_idle.extend(&ids);
-        !ids.is_empty()
     }
 }
