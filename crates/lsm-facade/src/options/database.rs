@@ -126,7 +126,7 @@ impl DatabaseBuilder {
     /// that an iterator still reads; in open tables, whose indexes and filters are held unless they are mapped; and in the
     /// block cache, which counts with all that it may hold. At least 64 KiB more than
     /// [`block_cache_bytes`](Self::block_cache_bytes). 0: no limit, and what bounds memtables is each keyspace's
-    /// [`write_buffer_bytes`](KeyspaceOptions::write_buffer_bytes) alone. Default: 0, because a number that suits a small machine
+    /// [`write_buffer_bytes`](crate::KeyspaceOptions::write_buffer_bytes) alone. Default: 0, because a number that suits a small machine
     /// would slow a large one down.
     ///
     /// Above half of what memtables may hold the largest of them are flushed, whatever their keyspaces say, idle ones too; above
@@ -161,7 +161,7 @@ impl DatabaseBuilder {
     /// After how long without writes and jobs keyspaces are flushed and compacted though nothing is due. All have what is sealed
     /// of their memtables flushed, though it is not a whole write buffer. Compacted are those of up to sixteen times
     /// their `level_base_bytes`, and of 4 GiB at most, to one run, which reads and space gain by, or to one above another of twenty
-    /// times its size. Not under [`Strategy::Fifo`]. A seal ends it. While others are written to, a
+    /// times its size. Not under [`Strategy::Fifo`](crate::Strategy::Fifo). A seal ends it. While others are written to, a
     /// keyspace that was not for as long has its turn too, after them and in jobs of bounded size. `None`: never. Zero: whenever
     /// nothing else is to do; also [`Database::run_one_job`] does it then, and only then. Default: a second.
     pub fn compact_when_idle_after(mut self, idle: Option<Duration>) -> Self {
@@ -178,7 +178,7 @@ impl DatabaseBuilder {
     }
 
     /// Into how many parts a large compaction may be cut, by keys, so that several threads write it at once: each part has
-    /// at least the [`table_bytes`](KeyspaceOptions::table_bytes) of its keyspace, and ends with a table that may not be
+    /// at least the [`table_bytes`](crate::KeyspaceOptions::table_bytes) of its keyspace, and ends with a table that may not be
     /// full. Each holds as much memory as a job of one part. 1 cuts none. 1 to 64. Default: as many as there are threads
     /// that compact, which is one less than [`background_threads`](Self::background_threads) and on small machines one.
     pub fn subcompactions_max(mut self, parts: usize) -> Self {

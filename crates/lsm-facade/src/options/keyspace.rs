@@ -130,8 +130,9 @@ impl KeyspaceOptions {
     }
 
     /// Keeps history: the keyspace can be read as it was at each of the last so many sequence numbers of the *database*
-    /// ([`Database::snapshot_at`]). Each insert and each removal takes one, in whatever keyspace, and each entry of a batch;
-    /// a clear or drop takes one. 0: history is not bounded by this, and if by nothing else, none is kept. Default: 0.
+    /// ([`Database::snapshot_at`](crate::Database::snapshot_at)). Each insert and each removal takes one, in whatever
+    /// keyspace, and each entry of a batch; a clear or drop takes one. 0: history is not bounded by this, and if by nothing
+    /// else, none is kept. Default: 0.
     ///
     /// Where several of `history_writes`, [`history_bytes`](Self::history_bytes) and [`history_age`](Self::history_age) are
     /// set, what falls out of any of them is kept no longer. Versions that only readers of the past can see take the
