@@ -34,14 +34,14 @@ const BESIDE_OTHERS_BYTES_MAX: u64 = 256 << 20;
 impl Core {
     pub(super) fn compact_next(&self, cancel: &AtomicBool) -> Result<bool, TaskError> {
         let read = self.reads.take_doubled();
-        let rested: Vec<KeyspaceId> = {
+        let rested = {
             let mut jobs = self.jobs.lock();
             jobs.was_busy |= !read.is_empty();
             jobs.look_for_compaction.extend(&read);
             jobs.look_for_reads.extend(&read);
-            jobs.look_at_what_is_due(&*self.environment.clock);
+            let rested = jobs.look_at_what_is_due(&*self.environment.clock);
             self.store_first_expiry(&jobs);
-            jobs.look_beside_others.iter().copied().collect()
+            rested
         };
         if self.flush_rested_beside_others(&rested) {
             // Flushes come before compactions.

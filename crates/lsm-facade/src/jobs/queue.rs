@@ -235,12 +235,14 @@ impl Jobs {
         self.expires_at.values().min().copied().unwrap_or(u64::MAX)
     }
 
-    /// Lets the keyspaces be looked at whose time has come. Looks at the clocks only if there is a time to compare.
-    pub(super) fn look_at_what_is_due(&mut self, clock: &dyn Clock) {
+    /// Lets the keyspaces be looked at whose time has come, and returns which have rested now. Looks at the clocks only if there
+    /// is a time to compare.
+    pub(super) fn look_at_what_is_due(&mut self, clock: &dyn Clock) -> Vec<KeyspaceId> {
+        let mut rested = Vec::new();
         if !self.rested_at.is_empty() {
             let now = clock.monotonic();
-            let rested = self.rested_at.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
-            self.look_beside_others.extend(rested);
+            rested.extend(self.rested_at.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id));
+            self.look_beside_others.extend(&rested);
             self.rested_at.retain(|_, at| *at > now);
             self.was_busy |= !self.look_beside_others.is_empty();
         }
@@ -251,6 +253,7 @@ impl Jobs {
             self.expires_at.retain(|_, at| *at > now);
             self.was_busy |= !self.look_for_compaction.is_empty();
         }
+        rested
     }
 
     /// The next keyspace to look at for a compaction, and why.
