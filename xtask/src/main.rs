@@ -91,6 +91,9 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    if let Some(compiled) = mutants::compile() {
+        return compiled;
+    }
     let outcome = match Arguments::parse().verb {
         Verb::Ci(options) => ci::run(&options),
         Verb::Fmt => checks::fmt(),

@@ -1,26 +1,32 @@
 //! `mutants`: plants each fault of the registry and demands that the test named beside it fails.
 //!
 //! ```text
-//!   registry ─▶ build each package's named tests at once (--cfg mutants)
-//!                 └─▶ as many runners as processors: run a test clean: must pass, and run at least one test
+//!   registry ─▶ build all named tests (--cfg mutants)
+//!                 └─ each as soon as it is built ─▶ as many runners as processors:
+//!                                                    run a test clean: must pass, and run at least one test
 //!                                                    run it with LSM_MUTANT=fault: must fail
 //! ```
+//!
+//! The flag is for this workspace alone: `RUSTFLAGS` would have every dependency compiled anew. So Cargo is told that this
+//! program wraps the compiler of the workspace's packages, and the program adds the flag ([`compile`]). Cargo keeps what a
+//! wrapper compiled apart from what was compiled without, and shares the rest with `cargo test --workspace`.
 //!
 //! A failed test is caught; a crash or a test that does not end is caught only where the registry expects it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use planted_faults::{CatchingTest, FAULTS, Fault};
 
-use crate::shell::{
-    Outcome, TestCount, Workspace, build_executables, cargo, processors, quick_to_build, with_rustflags,
-};
+use crate::loom;
+use crate::shell::{Executable, Outcome, TestCount, Workspace, build_each, cargo, processors};
 
 /// How `mutants` is run.
 #[derive(clap::Args, Default)]
@@ -32,6 +38,15 @@ pub(crate) struct Options {
 
 /// A test with a fault is given this long, or ten times what it takes without.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A test that the fault may keep from ending is given this long, or a hundred times what it takes without: as a rule all
+/// of it is waited for.
+const PATIENCE_WITH_A_HANG: Duration = Duration::from_secs(10);
+
+/// How long a test with a fault is given, if it took `clean` without.
+fn patience(test: &CatchingTest, clean: Duration) -> Duration {
+    if test.may_hang { PATIENCE_WITH_A_HANG.max(clean * 100) } else { PATIENCE.max(clean * 10) }
+}
 
 /// Between two looks at whether a test has ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -54,8 +69,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
             loop {
                 // In a statement of its own: the lock is not held while the tests run.
                 let next = receiver.lock().expect("no runner panics while it receives").recv();
-                let Ok((group, executables)) = next else { return Ok(()) };
-                let run: Run<'_> = (group, executables);
+                let Ok(run) = next else { return Ok(()) };
                 let missed_here = run_group(&run, &workspace)?;
                 missed.lock().expect("no runner panics while it adds").extend(missed_here);
             }
@@ -87,12 +101,20 @@ impl Group<'_> {
     fn package(&self) -> &'static str {
         self.test.arguments[1]
     }
+
+    /// The kind and the name of the target, as Cargo says them: it names a library's tests after its crate.
+    fn kind_and_name(&self) -> (&'static str, String) {
+        match self.target[..] {
+            [_, test] => ("test", test.to_string()),
+            _ => ("lib", self.package().replace('-', "_")),
+        }
+    }
 }
 
-/// A group with the executables of its test.
-type Run<'a> = (&'a Group<'a>, Vec<PathBuf>);
+/// A group with the executable of its test.
+type Run<'a> = (&'a Group<'a>, PathBuf);
 
-/// Groups in the order in which they are built: those of one package and one kind of build beside each other.
+/// Groups, those of one kind of build and of one package beside each other.
 fn groups<'a>(faults: &[&'a Fault]) -> Outcome<Vec<Group<'a>>> {
     let mut groups: BTreeMap<(bool, &str, &str), Group<'a>> = BTreeMap::new();
     for fault in faults {
@@ -107,43 +129,86 @@ fn groups<'a>(faults: &[&'a Fault]) -> Outcome<Vec<Group<'a>>> {
     Ok(groups.into_values().collect())
 }
 
-/// Builds what the groups need, one package and kind of build at a time, and hands each group on as soon as it can run.
+/// Builds what the groups need, one kind of build after the other, and hands each group on as soon as it can run.
 fn build_all<'a>(groups: &'a [Group<'a>], workspace: &Workspace, ready: &mpsc::Sender<Run<'a>>) -> Outcome {
-    for groups in groups.chunk_by(|left, right| (left.test.loom, left.package()) == (right.test.loom, right.package()))
-    {
-        let (loom, package) = (groups[0].test.loom, groups[0].package());
-        let mut command = cargo(&["test", "--no-run", "--quiet", "-p", package]);
-        let targets: BTreeSet<&[&str]> = groups.iter().map(|group| &group.target[..]).collect();
-        command.args(targets.into_iter().flatten());
-        if loom {
-            command.arg("--release").arg("--target-dir").arg(workspace.target_dir.join("mutants-loom"));
-            with_rustflags(&mut command, "--cfg mutants --cfg loom");
-            quick_to_build(&mut command);
-        } else {
-            command.arg("--target-dir").arg(workspace.target_dir.join("mutants"));
-            with_rustflags(&mut command, "--cfg mutants");
-        }
-        let built = build_executables(command)?;
-        for group in groups {
-            // Cargo names a library's tests after its crate.
-            let name = group.target.get(1).map_or_else(|| package.replace('-', "_"), |test| test.to_string());
-            let executables: Vec<PathBuf> =
-                built.iter().filter(|(target, _)| *target == name).map(|(_, path)| path.clone()).collect();
-            if executables.is_empty() {
-                return Err(format!("`cargo test {}` builds nothing to run", group.test.arguments.join(" ")));
-            }
-            // If every runner has ended, one of them says why.
-            let _ = ready.send((group, executables));
+    for groups in groups.chunk_by(|left, right| left.test.loom == right.test.loom) {
+        let mut awaited: Vec<&Group<'a>> = groups.iter().collect();
+        build_each(building(groups, workspace)?, |executable| {
+            awaited.retain(|group| {
+                let is_its = workspace.package(group.package()).is_some_and(|it| it.dir == executable.package_dir)
+                    && is_of(group, &executable);
+                if is_its {
+                    // If every runner has ended, one of them says why.
+                    let _ = ready.send((group, executable.path.clone()));
+                }
+                !is_its
+            });
+        })?;
+        if let Some(group) = awaited.first() {
+            return Err(format!("`cargo test {}` builds nothing to run", group.test.arguments.join(" ")));
         }
     }
     Ok(())
 }
 
+/// Whether the executable, one of the group's package, is that of its target.
+fn is_of(group: &Group<'_>, executable: &Executable) -> bool {
+    let (kind, name) = group.kind_and_name();
+    (kind, &name) == (&executable.kind, &executable.target)
+}
+
+/// The command that builds the tests of the groups, which are all of one kind of build.
+fn building(groups: &[Group<'_>], workspace: &Workspace) -> Outcome<Command> {
+    let mut command = cargo(&["test", "--no-run", "--quiet"]);
+    if groups.iter().any(|group| group.test.loom) {
+        // Beside the models without a fault, and the same packages, for the same features: they share the dependencies.
+        command.args(loom::with_models(workspace).flat_map(|package| ["--package", &package.name]));
+        loom::in_its_own_build(&mut command, workspace);
+    } else {
+        // All packages, whose targets of these names are built: the features of dependencies are then those of
+        // `cargo test --workspace`. A few tests are built in vain, which costs less than a package's dependencies.
+        command.arg("--workspace");
+        // Nobody steps through a fault; the dependencies' debug information is the profile's own (Cargo.toml).
+        command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    }
+    let targets: BTreeSet<&[&str]> = groups.iter().map(|group| &group.target[..]).collect();
+    command.args(targets.into_iter().flatten());
+    let this = env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    command.env("RUSTC_WORKSPACE_WRAPPER", this).env(WRAPS, "1");
+    Ok(command)
+}
+
+/// Set where this program wraps the compiler.
+const WRAPS: &str = "XTASK_MUTANTS_WRAPS_RUSTC";
+
+/// Where Cargo calls this program as the compiler: compiles, with `--cfg mutants`. `None` where somebody calls a verb.
+pub(crate) fn compile() -> Option<ExitCode> {
+    env::var_os(WRAPS)?;
+    let Some(mut rustc) = compiler(env::args_os().skip(1)) else {
+        eprintln!("{WRAPS} is set, but no compiler is called");
+        return Some(ExitCode::FAILURE);
+    };
+    Some(match rustc.status() {
+        Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from),
+        Err(error) => {
+            eprintln!("the compiler could not be started: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// The compiler that a wrapper was called with, and the flag after what it was told.
+fn compiler(mut arguments: impl Iterator<Item = OsString>) -> Option<Command> {
+    let mut rustc = Command::new(arguments.next()?);
+    rustc.args(arguments).args(["--cfg", "mutants"]);
+    Some(rustc)
+}
+
 /// Runs a group's test without a fault, then with each; returns the names of the faults that it does not catch.
-fn run_group((group, executables): &Run<'_>, workspace: &Workspace) -> Outcome<Vec<&'static str>> {
+fn run_group((group, executable): &Run<'_>, workspace: &Workspace) -> Outcome<Vec<&'static str>> {
     let package = workspace.package(group.package());
     let dir = &package.ok_or_else(|| format!("{} is no package of this workspace", group.package()))?.dir;
-    let run = |fault, patience| run_test(executables, &group.filters, dir, fault, patience);
+    let run = |fault, patience| run_test(executable, &group.filters, dir, fault, patience);
     let test = group.test.arguments.join(" ");
     let (ending, clean_time) = run(None, Duration::from_secs(600))?;
     if let Err(why) = passed(&ending) {
@@ -151,7 +216,7 @@ fn run_group((group, executables): &Run<'_>, workspace: &Workspace) -> Outcome<V
     }
     let mut missed = Vec::new();
     for fault in &group.faults {
-        let (ending, took) = run(Some(fault.name), PATIENCE.max(clean_time * 10))?;
+        let (ending, took) = run(Some(fault.name), patience(&group.test, clean_time))?;
         let verdict = verdict(&ending, &group.test);
         let caught = if verdict.is_ok() { "caught" } else { "MISSED" };
         let why = verdict.as_ref().map_or_else(|why| *why, |how| *how);
@@ -198,26 +263,19 @@ fn verdict(ending: &Ending, test: &CatchingTest) -> Result<&'static str, &'stati
     }
 }
 
-/// Runs the executables until one does not succeed.
+/// Runs the executable, and says how long it took.
 fn run_test(
-    executables: &[PathBuf],
+    executable: &Path,
     filters: &[&str],
     dir: &Path,
     fault: Option<&str>,
     patience: Duration,
 ) -> Outcome<(Ending, Duration)> {
     let begun = Instant::now();
-    let mut all = TestCount::default();
-    for executable in executables {
-        let mut command = Command::new(executable);
-        command.args(filters).current_dir(dir).env("CARGO_MANIFEST_DIR", dir);
-        command.env("LSM_MUTANT", fault.unwrap_or_default()).env("LOOM_MAX_PREEMPTIONS", "2");
-        match run_bounded(command, patience)? {
-            Ending::Exit { code: Some(0), count } => all.add(count),
-            failed => return Ok((failed, begun.elapsed())),
-        }
-    }
-    Ok((Ending::Exit { code: Some(0), count: all }, begun.elapsed()))
+    let mut command = Command::new(executable);
+    command.args(filters).current_dir(dir).env("CARGO_MANIFEST_DIR", dir);
+    command.env("LSM_MUTANT", fault.unwrap_or_default()).env("LOOM_MAX_PREEMPTIONS", "2");
+    Ok((run_bounded(command, patience)?, begun.elapsed()))
 }
 
 /// Runs a test's executable for at most `patience`.
@@ -294,6 +352,24 @@ mod tests {
             assert!(verdict(&not_enough, &lenient).is_ok());
         }
         assert!(verdict(&exit(Some(0)), &lenient).is_err());
+    }
+
+    #[test]
+    fn what_is_expected_to_hang_is_given_up_sooner_but_never_soon_by_its_own_measure() {
+        let plain = CatchingTest { loom: false, may_crash: false, may_hang: false, arguments: vec![] };
+        let hanging = CatchingTest { may_hang: true, ..plain.clone() };
+        assert!(patience(&hanging, Duration::from_millis(20)) < patience(&plain, Duration::from_millis(20)));
+        assert_eq!(patience(&plain, Duration::from_secs(60)), Duration::from_secs(600));
+        assert_eq!(patience(&hanging, Duration::from_secs(1)), Duration::from_secs(100));
+    }
+
+    #[test]
+    fn the_wrapped_compiler_gets_what_cargo_says_and_the_flag() {
+        let said = ["rustc", "--crate-name", "manifest"].map(OsString::from);
+        let rustc = compiler(said.into_iter()).unwrap();
+        assert_eq!(rustc.get_program(), "rustc");
+        assert_eq!(rustc.get_args().collect::<Vec<_>>(), ["--crate-name", "manifest", "--cfg", "mutants"]);
+        assert!(compiler(std::iter::empty()).is_none());
     }
 
     #[test]

@@ -240,17 +240,53 @@ impl Workspace {
     }
 }
 
-/// The executables that `cargo ARGUMENTS --message-format=json` built, each with its target's name; builds them.
-pub(crate) fn build_executables(mut command: Command) -> Outcome<Vec<(String, PathBuf)>> {
-    command.arg("--message-format=json-render-diagnostics");
-    let mut executables = Vec::new();
-    for line in output_of(command)?.lines() {
-        // Lines that are not JSON come from build scripts or the compiler and say nothing here.
-        let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
-        if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str()) {
-            executables.push((name.to_string(), PathBuf::from(path)));
-        }
+/// An executable that Cargo built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Executable {
+    /// The directory of its package.
+    pub(crate) package_dir: PathBuf,
+    /// The kind of its target as Cargo names it: `lib` for the tests inside a library, `test`, `bin`, `example`.
+    pub(crate) kind: String,
+    /// The name of its target.
+    pub(crate) target: String,
+    pub(crate) path: PathBuf,
+}
+
+impl Executable {
+    /// What one line of `--message-format=json` says of an executable; `None` if it is of something else, or no JSON, as
+    /// what build scripts print.
+    fn from_message(line: &str) -> Option<Self> {
+        let message: Value = serde_json::from_str(line).ok()?;
+        Some(Self {
+            path: PathBuf::from(message["executable"].as_str()?),
+            package_dir: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
+            kind: message["target"]["kind"].as_array()?.first()?.as_str()?.to_string(),
+            target: message["target"]["name"].as_str()?.to_string(),
+        })
     }
+}
+
+/// Runs `cargo ARGUMENTS --message-format=json` and hands on each executable as soon as it is built.
+pub(crate) fn build_each(mut command: Command, mut built: impl FnMut(Executable)) -> Outcome {
+    let line = drawn(&command);
+    command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("`{line}` could not be started: {error}"))?;
+    let messages = BufReader::new(child.stdout.take().expect("standard output is piped"));
+    for message in messages.lines() {
+        let message = message.map_err(|error| format!("`{line}`: its output could not be read: {error}"))?;
+        Executable::from_message(&message).into_iter().for_each(&mut built);
+    }
+    match child.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{line}` failed ({status})")),
+        Err(error) => Err(format!("`{line}`: {error}")),
+    }
+}
+
+/// The executables that `cargo ARGUMENTS --message-format=json` built, each with its target's name; builds them.
+pub(crate) fn build_executables(command: Command) -> Outcome<Vec<(String, PathBuf)>> {
+    let mut executables = Vec::new();
+    build_each(command, |executable| executables.push((executable.target, executable.path)))?;
     Ok(executables)
 }
 
@@ -291,6 +327,21 @@ mod tests {
         count.add_line("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 7 filtered out");
         count.add_line("test passed ... ok");
         assert_eq!(count, TestCount { passed: 5, failed: 4, ignored: 1 });
+    }
+
+    #[test]
+    fn an_executable_is_known_by_its_package_kind_and_target() {
+        let message = serde_json::json!({
+            "reason": "compiler-artifact", "manifest_path": "/w/crates/b/Cargo.toml",
+            "target": {"kind": ["test"], "name": "golden"}, "executable": "/t/debug/deps/golden-1"
+        });
+        let executable = Executable::from_message(&message.to_string()).unwrap();
+        assert_eq!((executable.package_dir, executable.path), ("/w/crates/b".into(), "/t/debug/deps/golden-1".into()));
+        assert_eq!((&executable.kind[..], &executable.target[..]), ("test", "golden"));
+        let mut library = message;
+        library["executable"] = Value::Null;
+        assert_eq!(Executable::from_message(&library.to_string()), None);
+        assert_eq!(Executable::from_message("what a build script prints"), None);
     }
 
     #[test]
