@@ -486,11 +486,6 @@ impl Scheduler {
         Wait::begin(self, None)
     }
 
-    /// Whether this thread runs a job, or looks for one, and so must not wait for jobs.
-    pub fn runs_here(&self) -> bool {
-        self.shared.lock().is_running_here()
-    }
-
     fn wait(&self, scope: Option<Scope>, condition: impl FnMut() -> bool) -> Result<(), WaitError> {
         Wait::begin(self, scope).until(condition)
     }

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, TryLockError, Weak};
 
 use commit_pipeline::{Pipeline, Turnstile};
 use compaction::{RateLimiter, Scheduler, Throttle};
@@ -25,6 +25,7 @@ use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader}
 use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
 use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, ReplayReport, SegmentName};
 
+use crate::events::is_telling_here;
 use crate::history::{HistoryState, KeptForSnapshots};
 use crate::jobs::{Jobs, Unsettled};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
@@ -508,10 +509,29 @@ impl Core {
     /// # Errors
     /// [`Error::Closed`].
     pub(crate) fn begin_change(&self) -> Result<std::sync::RwLockReadGuard<'_, ()>> {
-        let changing = self.changing.read().unwrap_or_else(PoisonError::into_inner);
+        let changing = match self.changing.try_read() {
+            Ok(changing) => changing,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Closing has begun. Not waited for: a listener may be called by who holds the lock already, for which closing
+            // waits.
+            Err(TryLockError::WouldBlock) => return Err(Error::Closed),
+        };
         // Closing sets the flag before it takes the lock: who comes after it sees the flag.
         self.check_open()?;
         Ok(changing)
+    }
+
+    /// Whether the thread must neither wait for jobs nor run one: it is within a listener, for which they may wait (P9).
+    pub(crate) fn must_not_wait(&self) -> bool {
+        is_telling_here(self.instance)
+    }
+
+    /// For calls that wait for jobs, or run them.
+    ///
+    /// # Errors
+    /// [`Error::InListener`].
+    pub(crate) fn may_wait(&self) -> Result<()> {
+        if self.must_not_wait() { Err(Error::InListener) } else { Ok(()) }
     }
 
     /// What a failed read is answered with: once the database is closed its files belong to others, who may have removed

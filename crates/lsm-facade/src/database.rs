@@ -313,9 +313,10 @@ impl Database {
     /// otherwise it helps.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], [`Error::InListener`].
     pub fn run_one_job(&self) -> Result<bool> {
         self.core().check_open()?;
+        self.core().may_wait()?;
         match self.core().scheduler() {
             Some(scheduler) => {
                 self.core().jobs.lock().try_failed_again();
@@ -328,7 +329,7 @@ impl Database {
     /// Waits until no flush and no compaction is due or running. With zero threads runs them.
     ///
     /// # Errors
-    /// What keeps background work from getting on; [`Error::Closed`].
+    /// What keeps background work from getting on; [`Error::Closed`], [`Error::InListener`].
     pub fn wait_until_idle(&self) -> Result<()> {
         let core = self.core();
         core.check_open()?;
@@ -363,10 +364,11 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::ReadOnly`].
+    /// [`Error::Closed`], [`Error::ReadOnly`], [`Error::InListener`].
     pub fn suspend_background(&self) -> Result<SuspendedBackground> {
         let core = self.core();
         core.writable()?;
+        core.may_wait()?;
         let scheduler = Arc::clone(core.scheduler().ok_or(Error::ReadOnly)?);
         scheduler.suspend();
         scheduler.wait_until_idle();
@@ -420,8 +422,10 @@ impl Database {
     /// telling how it went.
     ///
     /// # Errors
-    /// If the end of the log could not be made durable. The database is closed all the same, and opening recovers it.
+    /// - If the end of the log could not be made durable. The database is closed all the same, and opening recovers it.
+    /// - [`Error::InListener`]: nothing has happened.
     pub fn close(&self) -> Result<()> {
+        self.core().may_wait()?;
         crate::open::close(self.core())
     }
 }

@@ -20,6 +20,7 @@ use write_ahead_log::{HeaderFault, LogError, ReplayError};
 /// | [`NotFound`](Error::NotFound), [`Exists`](Error::Exists), [`Locked`](Error::Locked), [`NoSuchKeyspace`](Error::NoSuchKeyspace), [`KeyspaceDropped`](Error::KeyspaceDropped), [`HistoryGone`](Error::HistoryGone), [`NotYetVisible`](Error::NotYetVisible), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed) | decides |
 /// | [`Cancelled`](Error::Cancelled) | goes on: it was the caller's own wish |
 /// | [`Suspended`](Error::Suspended) | resumes background jobs, then tries again; nothing changed |
+/// | [`InListener`](Error::InListener) | makes the call from another thread |
 /// | [`DiskFull`](Error::DiskFull), [`Io`](Error::Io) | tries again once the cause is gone; nothing changed (P8) |
 /// | [`Failed`](Error::Failed) | reopens the database; reads go on until then (P8) |
 /// | [`Corrupt`](Error::Corrupt), [`Unsupported`](Error::Unsupported) | reports; the files are as they were |
@@ -125,6 +126,11 @@ pub enum Error {
     /// once they are resumed: by dropping every [`SuspendedBackground`](crate::SuspendedBackground).
     #[error("background jobs are suspended: resume them and try again")]
     Suspended,
+    /// The call would have to wait for background jobs, or to run one, and an [`EventListener`](crate::EventListener) makes it,
+    /// for which those jobs may wait (P9). Nothing changed, but that a flush which was asked for is begun. The same call
+    /// succeeds from another thread.
+    #[error("called from an event listener, for which the background jobs may wait that it would wait for")]
+    InListener,
     /// There was no memory for what the commit needs in memtables within
     /// [`memory_bytes_max`](crate::DatabaseBuilder::memory_bytes_max), and no flush could make room (P13): iterators read what was
     /// flushed, or the whole limit would not hold it. Nothing changed; the same call succeeds once they are dropped.
@@ -213,7 +219,12 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::DiskFull { .. } | Self::Io { .. } | Self::Locked { .. } | Self::MemoryFull { .. } | Self::Suspended
+            Self::DiskFull { .. }
+                | Self::Io { .. }
+                | Self::Locked { .. }
+                | Self::MemoryFull { .. }
+                | Self::Suspended
+                | Self::InListener
         )
     }
 }

@@ -8,8 +8,10 @@
 //!
 //! - **C4** A job that fails, is cancelled or is abandoned ends too, and says so; its tables were never created.
 //! - **P9** A listener is called without a lock of the engine held that reads, writes or jobs take. A panic in it is caught, counted and logged: neither
-//!   the job nor the writer is the worse for it.
+//!   the job nor the writer is the worse for it. What it calls never waits for jobs, nor runs one ([`Error::InListener`]): jobs
+//!   wait for it, and a stall within a stall would be told again, without end.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -233,10 +235,21 @@ impl fmt::Display for Work {
 
 /// Told what happens, on the thread where it happens: a worker's, or a writer's for stalls.
 ///
-/// It is called without any lock of the engine held but the shared one that makes closing wait for a job of
-/// `compact_range`, so it may read and write the database. It must not close it, drop its last handle, or wait for jobs: they
-/// wait for it. What it takes, the job or the writer takes longer, and a write from a worker may wait for that very worker.
-/// A panic is caught and logged.
+/// It is called without any lock of the engine held that reads, writes or jobs take, so it may read and write the database. What
+/// it takes, the job or the writer takes longer. A panic is caught and logged.
+///
+/// Jobs wait for it, and so may everybody who waits for them. Therefore nothing that it calls of the same database waits
+/// for jobs or runs one:
+///
+/// - A write is never delayed, and where it would have to wait it is refused at once: at a hard limit with
+///   [`Error::InListener`], if there is no memory with [`Error::MemoryFull`]. A listener that tells of a stall in the keyspace
+///   that stalls, or while the log is too long, will meet that; one that cannot go without hands what it has to say to
+///   another thread.
+/// - Flushing, compacting, waiting for idleness, running a job, suspending jobs and closing answer [`Error::InListener`]. A
+///   flush is begun all the same, by the background.
+///
+/// It must not drop the last handle of the database, which closes it. Whatever comes of its own calls is told to no listener.
+/// Another database may be used without restriction.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -271,6 +284,36 @@ pub trait EventListener: fmt::Debug + Send + Sync {
     fn on_event(&self, event: &Event<'_>);
 }
 
+thread_local! {
+    /// The databases, by their instance, whose listeners this thread calls just now: one may use another.
+    static TELLING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this thread is within a listener of that database.
+pub(crate) fn is_telling_here(instance: u64) -> bool {
+    TELLING.with_borrow(|telling| telling.contains(&instance))
+}
+
+/// A call of listeners, until this is dropped.
+struct Telling;
+
+impl Telling {
+    /// `None` if this thread is within a listener of that database already.
+    fn begin(instance: u64) -> Option<Self> {
+        let is_first = !is_telling_here(instance);
+        is_first.then(|| {
+            TELLING.with_borrow_mut(|telling| telling.push(instance));
+            Self
+        })
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        TELLING.with_borrow_mut(Vec::pop);
+    }
+}
+
 /// The listeners of a database.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listeners {
@@ -286,8 +329,13 @@ impl Listeners {
         self.listeners.is_empty()
     }
 
-    /// Tells everybody. No lock of the engine may be held.
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    /// Tells everybody, unless it is a listener of the same database whose call has led to this. No lock of the engine may be
+    /// held.
+    pub(crate) fn tell(&self, instance: u64, event: &Event<'_>) {
+        if self.is_empty() {
+            return;
+        }
+        let Some(_telling) = Telling::begin(instance) else { return };
         for listener in &self.listeners {
             // The listener alone may be left half done, and it is its own.
             if catch_unwind(AssertUnwindSafe(|| listener.on_event(event))).is_err() {

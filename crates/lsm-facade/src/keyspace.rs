@@ -66,6 +66,7 @@ impl Keyspace {
     ///   was written.
     /// - [`Error::DiskFull`](crate::Error::DiskFull), [`Error::Io`](crate::Error::Io),
     ///   [`Error::MemoryFull`](crate::Error::MemoryFull): nothing was written; it may succeed later.
+    /// - [`Error::InListener`](crate::Error::InListener): an event listener writes, at a hard limit. Nothing was written.
     /// - [`Error::Failed`](crate::Error::Failed): the database takes no writes until it is reopened.
     /// - [`Error::KeyspaceDropped`](crate::Error::KeyspaceDropped), [`Error::ReadOnly`](crate::Error::ReadOnly),
     ///   [`Error::Closed`](crate::Error::Closed).

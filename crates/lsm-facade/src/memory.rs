@@ -202,6 +202,9 @@ impl Core {
         // At the limit a writer waits if it needs more, and only then: its reservation says so.
         let Pace::Delay(delay, _) = compaction::pace::pace(&limits, &load, bytes) else { return };
         let Some(scheduler) = self.scheduler() else { return };
+        if self.must_not_wait() {
+            return;
+        }
         if scheduler.threads() == 0 {
             // Without threads a delay pays nothing off; a job does. Its failure is not this writer's while there is room.
             let _ = scheduler.run_one_job();
@@ -216,7 +219,7 @@ impl Core {
 
     /// Waits for its turn and then for memory, and takes it.
     fn wait_for_memory(&self, keyspace: &KeyspaceShared, needed: u64) -> Result<Grant<'_>> {
-        if self.scheduler().is_some_and(|scheduler| scheduler.runs_here()) {
+        if self.must_not_wait() {
             // P9: a listener writes. It would wait for the job that waits for it, and so would all who stand in the queue.
             let mut grant = self.memory.no_grant();
             return if grant.grow_to(needed) { Ok(grant) } else { Err(self.memory_full(needed)) };

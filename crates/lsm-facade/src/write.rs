@@ -385,6 +385,9 @@ impl Core {
     #[cold]
     fn slow_down(&self, keyspace: &Arc<KeyspaceShared>, bytes: u64) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
+        if self.must_not_wait() {
+            return self.pass_unless_full(keyspace);
+        }
         if self.log_pace.load(Ordering::Relaxed) == PACE_WAIT {
             self.wait_for_log(scheduler, keyspace)?;
         }
@@ -401,6 +404,21 @@ impl Core {
                 Ok(())
             }
         }
+    }
+
+    /// What a write from a listener does instead of being slowed down: it would wait for the job that waits for it (P9).
+    fn pass_unless_full(&self, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
+        let is_full = || {
+            let pace = keyspace.pace.load(Ordering::Relaxed);
+            let log_pace = self.log_pace.load(Ordering::Relaxed);
+            pace >= PACE_QUEUE || log_pace == PACE_WAIT
+        };
+        if is_full() {
+            // They may be out of date, and this writer waits for no job that would put them right.
+            self.update_pace(keyspace);
+            self.update_log_pace();
+        }
+        if is_full() { Err(Error::InListener) } else { Ok(()) }
     }
 
     /// What a writer does above a soft limit.
@@ -473,8 +491,7 @@ impl Core {
     /// Waits, whichever keyspace the writer writes to, until flushes have made the log shorter than twice its limit (L5), or
     /// until it is known why they cannot (P9).
     fn wait_for_log(&self, scheduler: &Scheduler, keyspace: &Arc<KeyspaceShared>) -> Result<()> {
-        if scheduler.runs_here() || planted_faults::planted("facade-writers-pass-a-long-log") {
-            // P9: a listener writes, which would wait for the job that waits for it.
+        if planted_faults::planted("facade-writers-pass-a-long-log") {
             return Ok(());
         }
         let cause = Some(Debt::LogBytes);

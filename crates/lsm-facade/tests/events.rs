@@ -1,8 +1,11 @@
 //! What listeners are told: everything that happens, in order, without a lock held, and at nobody's cost.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use file_system::{Fault, FaultEffect, FileOperation, FileSystem, Simulation};
@@ -341,6 +344,232 @@ fn a_listener_may_use_the_database() {
     two_runs(&keyspace);
     keyspace.compact().unwrap();
     assert!(reads.read.load(Ordering::Relaxed) >= 3, "two flushes and a compaction");
+    database.close().unwrap();
+}
+
+/// Calls, for some time, what it may call and what would wait for jobs, and remembers how that ended.
+#[derive(Debug, Default)]
+struct Meddles {
+    of: OnceLock<(Database, Keyspace)>,
+    /// By event, call and outcome. What panics leaves none.
+    outcomes: Mutex<BTreeMap<(&'static str, &'static str, String), u64>>,
+}
+
+thread_local! {
+    static MEDDLING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl EventListener for Meddles {
+    fn on_event(&self, event: &Event<'_>) {
+        let Some((database, keyspace)) = self.of.get() else { return };
+        let event = match event {
+            Event::FlushBegun { .. } => "flush begins",
+            Event::FlushEnded { .. } => "flush ends",
+            Event::CompactionBegun { .. } => "compaction begins",
+            Event::CompactionEnded { .. } => "compaction ends",
+            Event::TableDeleted { .. } => "table deleted",
+            Event::StallBegun { .. } => "stall begins",
+            Event::StallEnded { .. } => "stall ends",
+            _ => return,
+        };
+        // What is written makes jobs, of which it is told: not for ever.
+        if self.outcomes(event, "whole").values().sum::<u64>() >= 20 {
+            return;
+        }
+        let note = |call: &'static str, outcome: Result<(), Error>| {
+            let outcome = format!("{outcome:?}").split([' ', '(']).next().unwrap().to_owned()
+                + &match outcome {
+                    Err(error) => format!(" {}", format!("{error:?}").split(' ').next().unwrap()),
+                    Ok(()) => String::new(),
+                };
+            *self.outcomes.lock().unwrap().entry((event, call, outcome)).or_default() += 1;
+        };
+        let nested = if MEDDLING.replace(true) { Err(Error::Cancelled) } else { Ok(()) };
+        note("told outside of a listener", nested);
+        note("insert", keyspace.insert("heard", [0; 100]));
+        note("flush", keyspace.flush());
+        note("compact", keyspace.compact());
+        note("wait", database.wait_until_idle());
+        note("run", database.run_one_job().map(|_| ()));
+        note("suspend", database.suspend_background().map(|_| ()));
+        note("close", database.close());
+        note("whole", Ok(()));
+        MEDDLING.set(false);
+    }
+}
+
+impl Meddles {
+    /// Each outcome of a call at an event, with how often there was one.
+    fn outcomes(&self, event: &str, call: &str) -> BTreeMap<String, u64> {
+        let outcomes = self.outcomes.lock().unwrap();
+        let of_call = outcomes.iter().filter(|((it, to, _), _)| (*it, *to) == (event, call));
+        of_call.map(|((.., outcome), count)| (outcome.clone(), *count)).collect()
+    }
+
+    /// Nothing panicked, nothing was told within a listener, and no call waited.
+    fn check(&self) {
+        let outcomes = self.outcomes.lock().unwrap().clone();
+        let sum = |call| outcomes.iter().filter(|((_, it, _), _)| *it == call).map(|(_, count)| count).sum::<u64>();
+        assert_eq!(sum("whole"), sum("insert"), "a call panicked: {outcomes:?}");
+        for ((event, call, outcome), count) in &outcomes {
+            let expected: &[&str] = match *call {
+                "insert" => &["Ok", "Err InListener", "Err MemoryFull"],
+                // Of nothing there is nothing to wait for.
+                "flush" => &["Ok", "Err InListener"],
+                "whole" | "told outside of a listener" => &["Ok"],
+                _ => &["Err InListener"],
+            };
+            let is_expected = expected.contains(&&**outcome) || outcome == "Err Closed";
+            assert!(is_expected, "{event}, {call}: {outcome}, {count} times");
+        }
+    }
+}
+
+/// P9: what a listener calls never waits for the jobs that wait for it, nor begins another within it: not on a worker, nor in
+/// a job that a writer or caller runs, nor on a writer that is told of its stall.
+#[test]
+fn what_a_listener_calls_waits_for_no_job() {
+    for threads in [0, 1, 3] {
+        let simulation = Simulation::new(11);
+        let meddles = Arc::new(Meddles::default());
+        let builder = builder(&simulation).background_threads(threads).event_listener(meddles.clone());
+        let database = builder.open().unwrap();
+        let options = KeyspaceOptions::default().memtable_bytes(8 << 10).write_buffer_bytes(8 << 10);
+        let keyspace = database.create_keyspace("a", options).unwrap();
+        meddles.of.set((database.clone(), keyspace.clone())).unwrap();
+        // Larger than all the memtables may be.
+        for number in 0..100_u32 {
+            let mut batch = database.batch();
+            for part in 0..8_u8 {
+                batch.insert(&keyspace, [&number.to_be_bytes()[..], &[part]].concat(), [0; 2000]).unwrap();
+            }
+            database.write(&batch).unwrap();
+        }
+        keyspace.compact().unwrap();
+        database.wait_until_idle().unwrap();
+        assert_eq!(keyspace.iter().count(), 100 * 8 + 1);
+        meddles.check();
+        for event in ["flush begins", "flush ends", "compaction begins", "compaction ends", "table deleted"] {
+            assert!(!meddles.outcomes(event, "wait").is_empty(), "{threads} threads, {event}");
+        }
+        if threads == 0 {
+            let outcomes = meddles.outcomes("stall begins", "insert");
+            assert!(outcomes.contains_key("Err InListener"), "{outcomes:?}");
+        }
+        database.close().unwrap();
+    }
+}
+
+/// P9: a listener that is told of a stall because of the log, or of memory, and writes, stalls not again.
+#[test]
+fn a_listener_that_writes_when_a_stall_begins_is_refused() {
+    for threads in [0, 1] {
+        let simulation = Simulation::new(12);
+        let meddles = Arc::new(Meddles::default());
+        let builder = builder(&simulation).background_threads(threads).event_listener(meddles.clone());
+        let database = builder.log_segment_bytes(16 << 10).log_bytes_max(256 << 10).open().unwrap();
+        let options = KeyspaceOptions::default().memtable_bytes(4 << 20).write_buffer_bytes(4 << 20);
+        let keyspace = database.create_keyspace("a", options).unwrap();
+        meddles.of.set((database.clone(), keyspace.clone())).unwrap();
+        let until_refused =
+            || (0..2000_u32).find_map(|number| keyspace.insert(number.to_be_bytes(), [0; 1000]).err()).unwrap();
+        let suspended = database.suspend_background().unwrap();
+        assert!(matches!(until_refused(), Error::Suspended));
+        assert_eq!(meddles.outcomes("stall begins", "insert"), BTreeMap::from([("Err InListener".to_owned(), 1)]));
+        drop(suspended);
+        keyspace.insert("key", "value").unwrap();
+        database.wait_until_idle().unwrap();
+        meddles.check();
+        database.close().unwrap();
+    }
+
+    for threads in [0, 1] {
+        let simulation = Simulation::new(13);
+        let meddles = Arc::new(Meddles::default());
+        let builder = builder(&simulation).background_threads(threads).event_listener(meddles.clone());
+        let database = builder.block_cache_bytes(0).memory_bytes_max(256 << 10).open().unwrap();
+        let options = KeyspaceOptions::default().memtable_bytes(4 << 20).write_buffer_bytes(4 << 20);
+        let keyspace = database.create_keyspace("a", options).unwrap();
+        meddles.of.set((database.clone(), keyspace.clone())).unwrap();
+        let suspended = database.suspend_background().unwrap();
+        let refused = (0..2000_u32).find_map(|number| keyspace.insert(number.to_be_bytes(), [0; 1000]).err()).unwrap();
+        assert!(matches!(refused, Error::Suspended), "{refused}");
+        let outcomes = meddles.outcomes("stall begins", "insert");
+        // There may be room in the memtable for what is shorter.
+        assert!(outcomes.keys().all(|it| it == "Err MemoryFull" || it == "Ok") && !outcomes.is_empty(), "{outcomes:?}");
+        drop(suspended);
+        keyspace.insert("key", "value").unwrap();
+        database.wait_until_idle().unwrap();
+        meddles.check();
+        database.close().unwrap();
+    }
+}
+
+/// A listener of one database that keeps what it hears in another.
+#[derive(Debug)]
+struct WritesElsewhere(Database, Keyspace);
+
+impl EventListener for WritesElsewhere {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::FlushEnded { .. } = event {
+            self.1.insert(event.to_string(), [0; 1000]).unwrap();
+            self.1.flush().unwrap();
+            self.0.wait_until_idle().unwrap();
+        }
+    }
+}
+
+/// P9: another database is nobody's who waits for the listener, so that may be waited for.
+#[test]
+fn a_listener_may_wait_for_another_database() {
+    let simulations = [Simulation::new(14), Simulation::new(15)];
+    let other = builder(&simulations[0]).open().unwrap();
+    let kept = other.create_keyspace("kept", KeyspaceOptions::default()).unwrap();
+    let listener = Arc::new(WritesElsewhere(other.clone(), kept.clone()));
+    let database = builder(&simulations[1]).event_listener(listener).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    two_runs(&keyspace);
+    assert_eq!((kept.iter().count(), other.stats().flushes), (2, 2));
+}
+
+/// Writes a large batch when a compaction begins, once another thread has begun to close the database.
+#[derive(Debug, Default)]
+struct WritesWhileClosed {
+    of: OnceLock<(Database, Keyspace)>,
+    outcome: Mutex<Option<Result<(), Error>>>,
+}
+
+impl EventListener for WritesWhileClosed {
+    fn on_event(&self, event: &Event<'_>) {
+        let (Event::CompactionBegun { .. }, Some((database, keyspace))) = (event, self.of.get()) else { return };
+        let mut batch = database.batch();
+        batch.insert(keyspace, "large", vec![7; 1 << 20]).unwrap();
+        let closing = thread::spawn({
+            let database = database.clone();
+            move || database.close().unwrap()
+        });
+        while !matches!(database.health(), Health::Closed) {
+            thread::yield_now();
+        }
+        // Now it waits for the compaction, or will.
+        thread::sleep(Duration::from_millis(20));
+        *self.outcome.lock().unwrap() = Some(database.write(&batch));
+        drop(closing);
+    }
+}
+
+/// P9: a listener that changes files, called by a compaction for which closing waits, does not wait for closing.
+#[test]
+fn a_listener_does_not_wait_for_who_closes() {
+    let simulation = Simulation::new(16);
+    let writes = Arc::new(WritesWhileClosed::default());
+    let database = builder(&simulation).event_listener(writes.clone()).open().unwrap();
+    let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+    two_runs(&keyspace);
+    writes.of.set((database.clone(), keyspace.clone())).unwrap();
+    assert!(keyspace.compact().is_err());
+    let outcome = writes.outcome.lock().unwrap().take();
+    assert!(matches!(outcome, Some(Err(Error::Closed))), "{outcome:?}");
     database.close().unwrap();
 }
 

@@ -79,7 +79,7 @@ impl Core {
 
     /// Tells the listeners. No lock may be held.
     pub(crate) fn tell(&self, event: &Event<'_>) {
-        self.options.listeners.tell(event);
+        self.options.listeners.tell(self.instance, event);
     }
 
     /// Tells of a durable edit of a job, and of the tables that it made.

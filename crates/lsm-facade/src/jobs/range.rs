@@ -26,6 +26,7 @@ impl Core {
         asked: Option<&CompactionControl>,
     ) -> Result<()> {
         self.writable()?;
+        self.may_wait()?;
         let range = KeyRange { min, max, rewrite_before: self.next_table_id(), through };
         loop {
             keyspace.check_alive()?;

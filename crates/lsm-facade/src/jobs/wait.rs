@@ -16,6 +16,7 @@ impl Core {
     /// `keyspace`, or with `None` if any does (P9).
     pub(crate) fn wait_for_jobs(&self, keyspace: Option<KeyspaceId>, done: impl Fn(&Jobs) -> bool) -> Result<()> {
         let Some(scheduler) = self.scheduler() else { return Ok(()) };
+        self.may_wait()?;
         self.jobs.lock().try_failed_again();
         self.waited(done, |ended| match keyspace {
             Some(id) => scheduler.wait_until_in(scope_of(id), ended),
