@@ -8,8 +8,8 @@ fn open(dir: &std::path::Path) -> Database {
 
 fn small() -> KeyspaceOptions {
     KeyspaceOptions::default()
-        .memtable_bytes(8 << 10)
-        .write_buffer_bytes(16 << 10)
+        .memtable_bytes(32 << 10)
+        .write_buffer_bytes(64 << 10)
         .table_bytes(16 << 10)
         .level_base_bytes(64 << 10)
 }
