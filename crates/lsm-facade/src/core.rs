@@ -22,11 +22,13 @@ use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Mani
 use memory_budget::MemoryBudget;
 use skiplist_memtable::{Memtable, MemtableOptions};
 use sstable_format::{BlockCache, Expected, ReadOptions, TableCache, TableReader};
-use version_history::{DroppedTables, Frontier, History, ObsoleteTables, Retired, Sealed, SnapshotRegistry};
+use version_history::{
+    DroppedTables, Frontier, History, KeptForSnapshots, ObsoleteTables, Retired, Sealed, SnapshotRegistry,
+};
 use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, ReplayReport, SegmentName};
 
 use crate::events::is_telling_here;
-use crate::history::{HistoryState, KeptForSnapshots};
+use crate::history::HistoryState;
 use crate::jobs::{Jobs, Unsettled};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::reads::{ReadCounts, TableState};

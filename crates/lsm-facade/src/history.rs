@@ -27,7 +27,7 @@
 //! 2. A look at the keyspace, when nothing else is to be compacted, takes those tables of which such versions, and tombstones
 //!    that have nothing older to hide, are a part worth writing the rest anew for ([`Share`]).
 //! 3. It notes that the keyspace waits for registered seqnos below the largest seqno that hides, or deletes, in them
-//!    ([`KeptForSnapshots`]), and only then takes floor and registered seqnos in one step (R3).
+//!    ([`look`](version_history::KeptForSnapshots::look)), and only then takes floor and registered seqnos in one step (R3).
 //! 4. A table in whose range of seqnos one is registered, or which the floor has not passed, stays. Another is written anew by a
 //!    job like any other. What was counted is dropped by it, all of it: floors only rise, and no seqno is registered below
 //!    one. So the new table is not found again, and there are at most as many such jobs as tables.
@@ -36,7 +36,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use compaction::Strategy;
@@ -354,8 +354,8 @@ impl Core {
             }
         }
         let through = found.iter().map(Kept::through).max()?;
-        self.kept_for_snapshots.note(keyspace.id, through);
-        let (floor, registered) = self.floor_and_registered(keyspace);
+        let take = || self.floor_and_registered(keyspace);
+        let (floor, registered) = self.kept_for_snapshots.look(keyspace.id, through, take);
         found.iter().find_map(|kept| {
             let expired = kept.expired(floor, &registered);
             let is_enough = share.is_enough(options.keeps_history(), expired, kept.entry.entries);
@@ -430,44 +430,6 @@ impl Share {
             (Self::WhenIdle, true) => u64::MAX,
         };
         expired > 0 && expired.saturating_mul(times) >= entries
-    }
-}
-
-/// Which keyspaces wait for snapshots to be dropped: below which seqno. See the module.
-#[derive(Debug, Default)]
-pub(crate) struct KeptForSnapshots {
-    /// A leaf among the locks.
-    notes: Mutex<BTreeMap<KeyspaceId, SeqNo>>,
-    /// The largest of them, or zero, so that dropping a snapshot that nothing waits for takes no lock. Stored under the lock.
-    /// Relaxed: the registry's lock lies between a note and the drop of a snapshot that the note is about.
-    largest: AtomicU64,
-}
-
-impl KeptForSnapshots {
-    /// A look at a keyspace begins that may leave something for who reads `below` that seqno. What an earlier look has left
-    /// may be there still.
-    fn note(&self, keyspace: KeyspaceId, below: SeqNo) {
-        let mut notes = self.notes.lock();
-        let noted = notes.entry(keyspace).or_default();
-        *noted = below.max(*noted);
-        self.store_largest(&notes);
-    }
-
-    /// Takes the notes above `seqno`.
-    fn take_above(&self, seqno: SeqNo) -> Vec<KeyspaceId> {
-        if self.largest.load(Ordering::Relaxed) <= seqno.get() {
-            return Vec::new();
-        }
-        let mut notes = self.notes.lock();
-        let taken = notes.iter().filter(|(_, below)| **below > seqno).map(|(id, _)| *id).collect();
-        notes.retain(|_, below| *below <= seqno);
-        self.store_largest(&notes);
-        taken
-    }
-
-    fn store_largest(&self, notes: &BTreeMap<KeyspaceId, SeqNo>) {
-        let largest = notes.values().max().map_or(0, |seqno| seqno.get());
-        self.largest.store(largest, Ordering::Relaxed);
     }
 }
 

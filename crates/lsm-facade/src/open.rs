@@ -29,7 +29,7 @@ use manifest::{
 };
 use memory_budget::MemoryBudget;
 use skiplist_memtable::{Filling, Memtable};
-use version_history::{Frontier, SnapshotRegistry};
+use version_history::{Frontier, KeptForSnapshots, SnapshotRegistry};
 use write_ahead_log::{Log, LogOptions, Record, RecordKind, ReplayOptions, ReplayReport};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
@@ -37,7 +37,6 @@ use crate::core::{
     Core, EditError, KeyspaceShared, Keyspaces, PACE_FREE, Parts, SuperVersion, claim, new_memtable, replay_log,
 };
 use crate::event_log::EventLog;
-use crate::history::KeptForSnapshots;
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;

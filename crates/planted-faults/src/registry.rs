@@ -459,6 +459,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "loom: -p version-history --test loom_history last_holder",
     },
     Fault {
+        name: "version-history-taken-before-noted",
+        breaks: "C2",
+        caught_by: "loom: -p version-history --test loom_history look_finds_a_snapshot_gone",
+    },
+    Fault {
         name: "version-history-release-forgets-others",
         breaks: "R3",
         caught_by: "-p version-history --test snapshots",

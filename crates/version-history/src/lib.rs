@@ -43,13 +43,14 @@
 //!
 //! Reading order: [`frontier`] (how far all writes have come), [`version`] (which tables make up a keyspace),
 //! [`super_version`] (memtables over them), [`cell`] and [`history`] (how the next one is published), [`snapshots`] (which
-//! seqnos must stay readable), [`retired`] and [`obsolete`] (what can go, and when).
+//! seqnos must stay readable), [`kept`] (who is to be looked at when one no longer must), [`retired`] and [`obsolete`] (what can go, and when).
 
 #![forbid(unsafe_code)]
 
 pub mod cell;
 pub mod frontier;
 pub mod history;
+pub mod kept;
 pub mod obsolete;
 pub mod retired;
 pub mod snapshots;
@@ -60,6 +61,7 @@ pub mod version;
 pub use cell::{SuperVersionCell, SuperVersionGuard};
 pub use frontier::Frontier;
 pub use history::History;
+pub use kept::KeptForSnapshots;
 pub use obsolete::ObsoleteTables;
 pub use retired::Retired;
 pub use snapshots::{RegisterError, RegistryCounts, SnapshotHandle, SnapshotRegistry};

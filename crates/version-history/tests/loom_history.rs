@@ -12,7 +12,8 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use support::{KEYSPACE, added, entry, seqno};
 use version_history::{
-    DroppedTables, Frontier, History, InstallRefusal, ObsoleteTables, Retired, SnapshotRegistry, SuperVersion, Table,
+    DroppedTables, Frontier, History, InstallRefusal, KeptForSnapshots, ObsoleteTables, Retired, SnapshotRegistry,
+    SuperVersion, Table,
 };
 
 /// R3: whatever is registered is named by each floor computed later, or lies at or above it; so a seqno that a floor has
@@ -55,6 +56,36 @@ fn registration_of_the_past_and_a_floor_of_history_agree() {
             !is_kept || floor <= seqno(2) || registered.contains(&seqno(2)),
             "R3: registered below the floor {floor} and not named in {registered:?}"
         );
+    });
+}
+
+/// C2: a look beside the drop of a snapshot finds its seqno gone, or the drop finds what the look has noted: what the
+/// snapshot kept is looked at once more.
+#[test]
+fn look_finds_a_snapshot_gone_or_its_drop_finds_the_note() {
+    loom::model(|| {
+        let registry = Arc::new(SnapshotRegistry::default());
+        let kept = Arc::new(KeptForSnapshots::default());
+        let visible = Frontier::new(seqno(1));
+        let snapshot = registry.register(&visible);
+        visible.raise(seqno(2));
+        let reader = thread::spawn({
+            let kept = Arc::clone(&kept);
+            move || {
+                drop(snapshot);
+                kept.take_above(seqno(1))
+            }
+        });
+        let take = || registry.floor_and_registered_of(KEYSPACE, &visible, SeqNo::MAX);
+        let (_, registered) = kept.look(KEYSPACE, seqno(2), take);
+        let looked_at = reader.join().unwrap();
+        assert!(
+            registered.is_empty() || looked_at == [KEYSPACE],
+            "C2: {registered:?} kept something, and nobody looks at it again"
+        );
+        // A note that the drop came too early for is the next drop's.
+        let left = kept.take_above(seqno(1));
+        assert_eq!([looked_at, left].concat(), [KEYSPACE], "C2: each note is taken once");
     });
 }
 
