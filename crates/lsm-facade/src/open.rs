@@ -40,6 +40,7 @@ use crate::event_log::EventLog;
 use crate::jobs::{Jobs, JobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
+use crate::verify::missing_is_damage;
 use crate::{Error, Result};
 
 /// Opens or creates the database in `path`.
@@ -328,7 +329,8 @@ fn apply_record(
                 if first <= keyspace.flushed_seqno || keyspace.dropped.is_some() {
                     continue;
                 }
-                let entry = batch_table_entry(parts, part, first)?;
+                let named_by = |error| missing_is_damage(error, &format!("the record at {}", record.position));
+                let entry = batch_table_entry(parts, part, first).map_err(named_by)?;
                 let entry = TableEntry { newest_unix_ms: parts.newest_unix_ms(&keyspace.options), ..entry };
                 referenced.insert(part.table);
                 let handle = parts.table_handle(part.keyspace, &Arc::new(entry));

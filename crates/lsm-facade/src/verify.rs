@@ -90,7 +90,7 @@ fn manifest_damage(error: ManifestError) -> Result<Error> {
 }
 
 /// An error that is the damage of a file that something names: one that is not there is damaged too.
-fn missing_is_damage(error: Error, named_by: &str) -> Error {
+pub(crate) fn missing_is_damage(error: Error, named_by: &str) -> Error {
     match &error {
         Error::Io { source } => match source.downcast_ref::<FileError>() {
             Some(file) if file.is_not_found() => {

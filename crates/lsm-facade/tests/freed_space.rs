@@ -129,7 +129,8 @@ fn what_a_snapshot_kept_goes_when_it_is_dropped() {
                 assert!(rows(keyspace.iter()).is_empty());
             } else {
                 assert_eq!(entries(&stats), u64::from(ROWS), "{strategy:?}: {stats}");
-                assert!(table_bytes(&stats) <= before + before / 20, "{strategy:?}: {before} bytes, then {stats}");
+                // The same rows, but cut into small tables elsewhere, each with what every table has.
+                assert!(table_bytes(&stats) <= before + before / 5, "{strategy:?}: {before} bytes, then {stats}");
                 check(&keyspace, 2);
             }
             assert_eq!(settle(&database), 0, "it ends");

@@ -86,8 +86,8 @@ pub(crate) fn restore(files: &dyn FileSystem, wanted: &Listing) {
 /// Small tables and memtables, so that a few hundred rows reach several levels.
 pub(crate) fn small() -> KeyspaceOptions {
     KeyspaceOptions::default()
-        .memtable_bytes(4 << 10)
-        .write_buffer_bytes(8 << 10)
+        .memtable_bytes(16 << 10)
+        .write_buffer_bytes(32 << 10)
         .table_bytes(8 << 10)
         .block_bytes(1 << 10)
         .level_base_bytes(16 << 10)
