@@ -320,13 +320,14 @@ fn pick_level<S>(input: &PickInput<'_, S>, targets: &LevelTargets, due: Due) -> 
 
     // What meets nothing below is moved, as much as is too much.
     let mut alone = Draft::new();
+    let mut bytes = 0;
     for candidate in candidates.iter().filter(|candidate| candidate.overlap == 0) {
-        let bytes = alone.bytes();
         if bytes >= excess {
             break;
         }
         let (min, max) = (&*candidate.table.entry.min_key, &*candidate.table.entry.max_key);
         if input.busy.writes_into(output, run, min, max).is_none() {
+            bytes += candidate.table.entry.bytes;
             alone.add(level, source.epoch, [candidate.table]);
         }
     }
@@ -391,7 +392,8 @@ fn merge_of<'a, S>(
         for neighbour in source.overlapping(min, max) {
             let within = *min <= *neighbour.entry.min_key && *neighbour.entry.max_key <= *max;
             let fits = bytes + neighbour.entry.bytes <= input.options.merge_bytes_max;
-            if within && fits && input.is_free(neighbour) && !draft.holds(neighbour) {
+            // Of the source the draft holds this table and, so far, neighbours before this one.
+            if within && fits && input.is_free(neighbour) && neighbour.id() != table.id() {
                 bytes += neighbour.entry.bytes;
                 draft.add(level, source.epoch, [neighbour]);
             }

@@ -19,6 +19,7 @@ mod ahead;
 mod range;
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use internal_key::{Epoch, Level, SeqNo, TableId};
@@ -245,8 +246,9 @@ impl<'a, S> Draft<'a, S> {
         self.tables.iter().map(|(_, _, table)| table.entry.bytes).sum()
     }
 
-    fn holds(&self, table: &Table<S>) -> bool {
-        self.tables.iter().any(|(_, _, held)| held.id() == table.id())
+    /// The ids of the tables, for who asks of many whether they are held: a draft may have tens of thousands.
+    fn ids(&self) -> HashSet<TableId> {
+        self.tables.iter().map(|(_, _, table)| table.id()).collect()
     }
 
     /// The smallest and the largest user key.
@@ -258,14 +260,12 @@ impl<'a, S> Draft<'a, S> {
 
     /// Adds every table of `level` that lies between the smallest and the largest key, until no more do.
     fn add_overlapping(&mut self, version: &'a Version<S>, level: Level) {
+        let mut held = self.ids();
         while let Some((min, max)) = self.hull() {
             let before = self.tables.len();
             for run in version.runs(level) {
-                for table in run.overlapping(min, max) {
-                    if !self.holds(table) {
-                        self.tables.push((level, run.epoch, table));
-                    }
-                }
+                let met = run.overlapping(min, max).iter();
+                self.add(level, run.epoch, met.filter(|table| held.insert(table.id())));
             }
             if self.tables.len() == before {
                 break;

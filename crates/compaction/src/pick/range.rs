@@ -67,9 +67,11 @@ fn go_down<S>(input: &PickInput<'_, S>, range: KeyRange<'_>, level: Level) -> Op
     {
         // One run: any part of it may go alone, so a step takes no more than a job should, and nothing that nobody asked
         // for: newer tables with smaller keys, which others bring on and on, would keep it from ever getting further.
+        let mut bytes = 0;
         for table in run.tables().iter().filter(|table| range.wants(table)) {
             let is_first = draft.tables.is_empty();
-            if !is_first && draft.bytes() + table.entry.bytes > input.options.merge_bytes_max / 4 {
+            bytes += table.entry.bytes;
+            if !is_first && bytes > input.options.merge_bytes_max / 4 {
                 break;
             }
             draft.add(level, run.epoch, [table]);
@@ -91,19 +93,18 @@ fn go_down<S>(input: &PickInput<'_, S>, range: KeyRange<'_>, level: Level) -> Op
 
 /// Adds what is older in the same level and overlaps an input, until nothing more does (C3).
 fn add_older<'a, S>(draft: &mut Draft<'a, S>, runs: &'a [Run<S>], level: Level) {
-    loop {
+    let mut held = draft.ids();
+    let mut looked_at = 0;
+    while looked_at < draft.tables.len() {
         let mut missing = Vec::new();
-        for (_, newer, table) in &draft.tables {
+        // What was looked at before has everything that it needs.
+        for (_, newer, table) in &draft.tables[looked_at..] {
             for run in runs.iter().filter(|run| run.epoch < *newer) {
                 let overlapping = run.overlapping(&table.entry.min_key, &table.entry.max_key).iter();
-                missing.extend(overlapping.filter(|older| !draft.holds(older)).map(|older| (run.epoch, older)));
+                missing.extend(overlapping.filter(|older| held.insert(older.id())).map(|older| (run.epoch, older)));
             }
         }
-        missing.sort_by_key(|(_, table)| table.id());
-        missing.dedup_by_key(|(_, table)| table.id());
-        if missing.is_empty() {
-            break;
-        }
+        looked_at = draft.tables.len();
         draft.tables.extend(missing.into_iter().map(|(epoch, table)| (level, epoch, table)));
     }
 }
