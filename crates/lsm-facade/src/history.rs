@@ -399,9 +399,9 @@ impl Kept<'_> {
         if self.tombstones > 0 { self.entry.max_seqno.max(self.hidden.through) } else { self.hidden.through }
     }
 
-    /// How much of it nobody needs who reads at `floor` or above, or at a registered seqno.
+    /// How much of it nobody needs who reads at `floor` or above, or at a registered seqno, which ascend.
     fn expired(&self, floor: SeqNo, registered: &[SeqNo]) -> u64 {
-        let is_held = |from: SeqNo, to: SeqNo| registered.iter().any(|seqno| (from..to).contains(seqno));
+        let is_held = |from: SeqNo, to: SeqNo| holds_within(registered, from, to);
         let entry = self.entry;
         let hidden_goes = self.hidden.through <= floor && !is_held(entry.min_seqno, self.hidden.through);
         let tombstones_go = entry.max_seqno <= floor && !is_held(SeqNo::ZERO, entry.max_seqno);
@@ -409,6 +409,13 @@ impl Kept<'_> {
         let tombstones = if tombstones_go { self.tombstones } else { 0 };
         hidden.saturating_add(tombstones).min(entry.entries)
     }
+}
+
+/// Whether one of `ascending` is at or above `from` and below `to`. A search: many may be registered, and a look asks for each
+/// table.
+fn holds_within(ascending: &[SeqNo], from: SeqNo, to: SeqNo) -> bool {
+    let first = ascending.partition_point(|seqno| *seqno < from);
+    ascending.get(first).is_some_and(|seqno| *seqno < to)
 }
 
 /// How much of a table must be of no use to anybody before it is written anew for that.
@@ -469,8 +476,23 @@ pub(crate) fn seqno_of(seqno: u64, visible: SeqNo) -> Result<SeqNo> {
 #[cfg(test)]
 mod tests {
     use file_system::Simulation;
+    use internal_key::SeqNo;
 
+    use super::holds_within;
     use crate::{Database, KeyspaceOptions};
+
+    /// Every set of four seqnos, and every range over them, the empty and the reversed ones too.
+    #[test]
+    fn a_registered_seqno_is_found_within_a_range_that_holds_it() {
+        let seqno = |number: u64| SeqNo::new(number).unwrap();
+        for set in 0..1_u64 << 4 {
+            let ascending: Vec<SeqNo> = (0..4).filter(|bit| set >> bit & 1 == 1).map(|bit| seqno(bit + 1)).collect();
+            for (from, to) in (0..6).flat_map(|from| (0..7).map(move |to| (seqno(from), seqno(to)))) {
+                let is_held = ascending.iter().any(|seqno| (from..to).contains(seqno));
+                assert_eq!(holds_within(&ascending, from, to), is_held, "{from}..{to} of {ascending:?}");
+            }
+        }
+    }
 
     /// What is flushed counts once: as flushed, and no longer as sealed; and not at all if it was not installed.
     #[test]
