@@ -106,7 +106,10 @@ fn every_kind_of_file_is_printed() {
     assert!(inspect(&table, &["--detail", "summary"]).ok().lines().count() < 10);
     let entries = json_lines(inspect(&table, &["--json", "--detail", "entries"]).ok());
     assert_eq!((entries.len(), &entries[1]["key"]), (3_001, &"key 000000".into()));
-    assert!(json_lines(inspect(&table, &["--json"]).ok()).len() > 1);
+    let blocks = json_lines(inspect(&table, &["--json"]).ok());
+    assert!(blocks.len() > 2);
+    assert_eq!(blocks[1]["trailer_bytes"], 1, "rows were loaded in the order of their keys: {}", blocks[1]);
+    assert!(inspect(&table, &[]).ok().contains(", trailers of 1 bytes"));
 
     for log in place.files(".wal") {
         assert!(inspect(&log, &[]).ok().starts_with("segment "));

@@ -397,6 +397,16 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p sstable-format --test model versions_of_one_key_span_blocks",
     },
     Fault {
+        name: "table-trailer-below-zero",
+        breaks: "T2",
+        caught_by: "-p sstable-format --lib block::tests::a_trailer_below_zero_is_damage",
+    },
+    Fault {
+        name: "table-trailers-too-narrow",
+        breaks: "T1",
+        caught_by: "-p sstable-format --lib block::tests::trailers_of_every_width_read_back",
+    },
+    Fault {
         name: "table-unknown-feature-accepted",
         breaks: "T5",
         caught_by: "-p sstable-format --test damage what_a_newer_engine_wrote_is_refused_unless_marked_compatible",

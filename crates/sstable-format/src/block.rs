@@ -3,7 +3,7 @@
 //! Data blocks and index blocks are such blocks; in an index block a value is a handle.
 //!
 //! ```text
-//!    0 u32 rows │ 4 u8 flags │ 5 u8 zero │ 6 u16 prefix bytes │ 8 u64 largest seqno
+//!    0 u32 rows │ 4 u8 flags │ 5 u8 trailer width │ 6 u16 prefix bytes │ 8 u64 newest trailer
 //!   16 u32 tail width │ 20 u32 value width │ 24 u32 tails bytes │ 28 u32 values bytes
 //!   32 ┌──────────────────────────────────────────────────────────────────────────────┐
 //!      │ heads       rows × u64: the 8 key bytes after the prefix, zero-padded, as an │
@@ -11,7 +11,8 @@
 //!      │ tail ends   (rows + 1) × u16 or u32; absent if all tails have one width      │
 //!      │ value ends  (rows + 1) × u16 or u32; absent if all values have one width     │
 //!      │ lengths     rows × u8: min(key bytes after the prefix, 8); absent if all 8   │
-//!      │ trailers    rows × u64, or one u64 if all are equal; starts at a multiple of 8 │
+//!      │ trailers    rows × trailer width: how far each is below the newest; in       │
+//!      │             seqnos if all rows have one kind, else in raw trailers           │
 //!      │ prefix      what all keys of the block begin with                            │
 //!      │ tails       the key bytes after prefix and head, one after the other         │
 //!      │ values      one after the other                                              │
@@ -37,23 +38,39 @@ const _: () = assert!(BLOCK_HEADER_BYTES == 32);
 /// In place of a width: there is no common one, the ends say. On disk since format 1.
 const NO_WIDTH: u32 = u32::MAX;
 
-/// What holds for every row of a block. On disk since format 1.
+/// What holds for every row of a block. On disk since format 1, but that 4 said "one trailer" there.
 pub(crate) mod flags {
     /// Every entry is a put.
     pub(crate) const ALL_PUTS: u8 = 1;
     /// No user key of the block occurs a second time in the table.
     pub(crate) const UNIQUE: u8 = 2;
-    /// One trailer stands for all.
-    pub(crate) const ONE_TRAILER: u8 = 4;
+    /// Every entry is of one kind, and trailers count seqnos.
+    pub(crate) const ONE_KIND: u8 = 4;
     /// Some key has fewer than eight bytes after the prefix.
     pub(crate) const SHORT_KEYS: u8 = 8;
     /// Ends are `u32`, not `u16`.
     pub(crate) const WIDE: u8 = 16;
     /// Every value is a reference to a large value.
     pub(crate) const OUT_OF_LINE: u8 = 32;
-    /// All that format 1 knows.
+    /// All that is known.
     pub(crate) const ALL: u8 = 63;
 }
+
+/// The widest trailer: every distance of two raw trailers fits. On disk since format 2.
+const TRAILER_WIDTH_MAX: u8 = 8;
+
+/// By width, the bits that a distance takes of the eight bytes where it begins; in the second half those of blocks with
+/// [`flags::ONE_KIND`], where it begins a byte later. What is no width takes none.
+const TRAILER_MASKS: [u64; 32] = {
+    let mut masks = [0; 32];
+    let mut width = 1;
+    while width <= TRAILER_WIDTH_MAX as usize {
+        masks[width] = u64::MAX >> (64 - width * 8);
+        masks[16 + width] = masks[width] << 8;
+        width += 1;
+    }
+    masks
+};
 
 /// Where the columns of one block are. Made from the header and checked against the block's length, so that every
 /// column lies within it.
@@ -61,7 +78,10 @@ pub(crate) mod flags {
 pub(crate) struct Layout {
     pub(crate) rows: usize,
     pub(crate) flags: u8,
-    pub(crate) largest_seqno: u64,
+    /// The bytes that each row's trailer takes; 0 where one stands for all.
+    pub(crate) trailer_width: u8,
+    /// The largest raw trailer, of which the column says how far below it each row's is.
+    pub(crate) newest: u64,
     prefix_bytes: usize,
     tail_width: u32,
     value_width: u32,
@@ -91,7 +111,8 @@ impl Layout {
     pub(crate) const EMPTY: Self = Self {
         rows: 0,
         flags: 0,
-        largest_seqno: 0,
+        trailer_width: 0,
+        newest: 0,
         prefix_bytes: 0,
         tail_width: 0,
         value_width: 0,
@@ -116,28 +137,32 @@ impl Layout {
         };
         let u32_of = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let rows = u32_of(0);
-        let flags = header[4];
+        let (flags, trailer_width) = (header[4], header[5]);
         let prefix_bytes = u16::from_le_bytes([header[6], header[7]]);
-        let largest_seqno = u64_at(header, 8).unwrap_or(0);
+        let newest = u64_at(header, 8).unwrap_or(0);
         let (tail_width, value_width, tails_bytes, values_bytes) = (u32_of(16), u32_of(20), u32_of(24), u32_of(28));
-        // All sums are below 2^40, so that nothing overflows in 64 bits.
+        // All sums are below 2^42, so that nothing overflows in 64 bits.
         let n = u64::from(rows);
         let end_bytes = if flags & flags::WIDE != 0 { 4 } else { 2 };
         let tail_ends = BLOCK_HEADER_BYTES as u64 + n * 8;
         let value_ends = tail_ends + if tail_width == NO_WIDTH { (n + 1) * end_bytes } else { 0 };
         let lengths = value_ends + if value_width == NO_WIDTH { (n + 1) * end_bytes } else { 0 };
-        let trailers = (lengths + if flags & flags::SHORT_KEYS != 0 { n } else { 0 } + 7) & !7;
-        let prefix = trailers + if flags & flags::ONE_TRAILER != 0 { 8 } else { n * 8 };
+        let trailers = lengths + if flags & flags::SHORT_KEYS != 0 { n } else { 0 };
+        let prefix = trailers + n * u64::from(trailer_width);
         let tails = prefix + u64::from(prefix_bytes);
         let values = tails + u64::from(tails_bytes);
         let end = values + u64::from(values_bytes);
-        if end > block.len() as u64 || rows == 0 || flags > flags::ALL {
-            return Err(Self::misfit(rows, flags, end, block.len()));
+        // With one kind a byte less.
+        let has_width =
+            u32::from(trailer_width) * 4 + u32::from(flags & flags::ONE_KIND) <= u32::from(TRAILER_WIDTH_MAX) * 4;
+        if end > block.len() as u64 || rows == 0 || flags > flags::ALL || !has_width {
+            return Err(Self::misfit(rows, flags, trailer_width, end, block.len()));
         }
         Ok(Self {
             rows: rows as usize,
             flags,
-            largest_seqno,
+            trailer_width,
+            newest,
             prefix_bytes: prefix_bytes.into(),
             tail_width,
             value_width,
@@ -154,11 +179,14 @@ impl Layout {
     }
 
     #[cold]
-    fn misfit(rows: u32, flags: u8, end: u64, length: usize) -> Damage {
+    fn misfit(rows: u32, flags: u8, trailer_width: u8, end: u64, length: usize) -> Damage {
+        let width_max = TRAILER_WIDTH_MAX - u8::from(flags & flags::ONE_KIND != 0);
         if rows == 0 {
             Damage::new(0, "rows of a block", Expectation::AtLeast(1), 0)
         } else if flags > flags::ALL {
             Damage::new(4, "flags of a block", Expectation::AtMost(flags::ALL.into()), flags.into())
+        } else if trailer_width > width_max {
+            Damage::new(5, "bytes of a trailer", Expectation::AtMost(width_max.into()), trailer_width.into())
         } else {
             Damage::new(0, "bytes that the columns need", Expectation::AtMost(length as u64), end)
         }
@@ -302,26 +330,29 @@ impl Layout {
         }
     }
 
-    /// The trailer of `row` as stored, its kind not yet checked.
+    /// How the trailers of this block are read, with `base` added to their seqnos.
+    #[inline(always)]
+    pub(crate) fn trailers(&self, base: u64) -> Trailers {
+        let has_one_kind = usize::from(self.has(flags::ONE_KIND));
+        Trailers {
+            newest: self.newest,
+            newest_seen: self.newest.wrapping_add(base << 8),
+            first: self.trailers - has_one_kind,
+            width: self.trailer_width.into(),
+            mask: TRAILER_MASKS[usize::from(self.trailer_width & 15) + has_one_kind * 16],
+        }
+    }
+
+    /// The trailer of `row` as it was added, not checked.
     #[inline(always)]
     pub(crate) fn raw_trailer(&self, block: &[u8], row: usize) -> u64 {
-        let row = if self.has(flags::ONE_TRAILER) { 0 } else { row };
-        u64_at(block, self.trailers + row * 8).unwrap_or(u64::MAX)
+        self.newest.wrapping_sub(self.trailers(0).below_newest(block, row))
     }
 
     /// The trailer of `row`, with `base` added to its seqno.
     #[inline(always)]
     pub(crate) fn trailer(&self, block: &[u8], row: usize, base: u64) -> Result<Trailer, Damage> {
-        let raw = self.raw_trailer(block, row);
-        match Trailer::from_raw(raw.wrapping_add(base << 8)) {
-            Ok(trailer) => Ok(trailer),
-            Err(unknown) => Err(Damage::new(
-                (self.trailers + row * 8) as u64,
-                "entry kind",
-                Expectation::AtMost(Kind::ALL.len() as u64 - 1),
-                unknown.found.into(),
-            )),
-        }
+        self.trailers(base).trailer(block, row)
     }
 
     /// `user_key` without the block's prefix.
@@ -438,7 +469,7 @@ impl Layout {
         if planted_faults::planted("table-newest-version-for-all") {
             return true;
         }
-        let visible_by_header = self.largest_seqno.wrapping_add(base) <= trailer >> 8;
+        let visible_by_header = self.newest.wrapping_add(base << 8) <= trailer;
         visible_by_header || self.raw_trailer(block, row).wrapping_add(base << 8) <= trailer
     }
 
@@ -449,6 +480,76 @@ impl Layout {
         key.extend_from_slice(&head[..self.head_bytes(block, row)?]);
         key.extend_from_slice(self.tail(block, row)?);
         Ok(())
+    }
+}
+
+/// How the trailers of a block are read. Not part of its layout: a block that is searched by heads alone, as those of an
+/// index are, has no use for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trailers {
+    newest: u64,
+    /// The newest with the base added to its seqno.
+    newest_seen: u64,
+    /// Where the eight bytes begin that hold the first distance: with [`flags::ONE_KIND`] a byte before the column, so
+    /// that distances of seqnos come out above the kind's bits.
+    first: usize,
+    width: usize,
+    /// The bits of those eight bytes that are the distance's.
+    mask: u64,
+}
+
+impl Trailers {
+    /// Those of no block.
+    pub(crate) const EMPTY: Self = Self { newest: 0, newest_seen: 0, first: 0, width: 0, mask: 0 };
+
+    /// How far the raw trailer of `row` is below the newest.
+    #[inline(always)]
+    fn below_newest(&self, block: &[u8], row: usize) -> u64 {
+        let at = self.first + row * self.width;
+        u64_at(block, at).unwrap_or_else(|| Self::last_bytes(block, at)) & self.mask
+    }
+
+    /// As eight bytes, those from `at` on, of which the block has fewer.
+    #[cold]
+    fn last_bytes(block: &[u8], at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.iter_mut().zip(block.get(at..).unwrap_or(&[])).for_each(|(to, from)| *to = *from);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// The trailer of `row`, with the base added to its seqno.
+    #[inline(always)]
+    pub(crate) fn trailer(&self, block: &[u8], row: usize) -> Result<Trailer, Damage> {
+        let below = self.below_newest(block, row);
+        if below > self.newest {
+            return self.out_of_range(row, below);
+        }
+        match Trailer::from_raw(self.newest_seen.wrapping_sub(below)) {
+            Ok(trailer) => Ok(trailer),
+            Err(unknown) => Err(Damage::new(
+                self.offset(row),
+                "entry kind",
+                Expectation::AtMost(Kind::ALL.len() as u64 - 1),
+                unknown.found.into(),
+            )),
+        }
+    }
+
+    /// Where the trailer of `row` stands; that of all rows is the newest, in the header.
+    fn offset(&self, row: usize) -> u64 {
+        match self.width {
+            0 => 8,
+            width => (self.first + usize::from(self.mask & 1 == 0) + row * width) as u64,
+        }
+    }
+
+    #[cold]
+    fn out_of_range(&self, row: usize, below: u64) -> Result<Trailer, Damage> {
+        if planted_faults::planted("table-trailer-below-zero") {
+            return Ok(Trailer::new(internal_key::SeqNo::ZERO, Kind::Put));
+        }
+        let most = Expectation::AtMost(self.newest);
+        Err(Damage::new(self.offset(row), "distance of a trailer from the newest", most, below))
     }
 }
 
@@ -494,7 +595,9 @@ pub(crate) struct Shape {
     tail_width: Option<usize>,
     value_width: Option<usize>,
     has_short: bool,
-    one_trailer: bool,
+    newest: u64,
+    oldest: u64,
+    one_kind: bool,
 }
 
 impl Shape {
@@ -502,16 +605,29 @@ impl Shape {
         self.tails_bytes > u16::MAX.into() || self.values_bytes > u16::MAX.into()
     }
 
+    /// By how many bits distances from the newest trailer are stored shifted.
+    fn trailer_shift(&self) -> u32 {
+        if self.one_kind { 8 } else { 0 }
+    }
+
+    /// The bytes that the largest distance from the newest trailer takes.
+    fn trailer_width(&self) -> usize {
+        let distance = (self.newest - self.oldest) >> self.trailer_shift();
+        if planted_faults::planted("table-trailers-too-narrow") {
+            return (distance.checked_ilog2().unwrap_or(0) as usize).div_ceil(8);
+        }
+        ((u64::BITS - distance.leading_zeros()) as usize).div_ceil(8)
+    }
+
     /// The length of a block of this shape.
     pub(crate) fn bytes(&self) -> usize {
         let ends = (self.rows + 1) * if self.is_wide() { 4 } else { 2 };
-        let before_trailers = BLOCK_HEADER_BYTES
+        BLOCK_HEADER_BYTES
             + self.rows * 8
             + if self.tail_width.is_none() { ends } else { 0 }
             + if self.value_width.is_none() { ends } else { 0 }
-            + if self.has_short { self.rows } else { 0 };
-        before_trailers.next_multiple_of(8)
-            + if self.one_trailer { 8 } else { self.rows * 8 }
+            + if self.has_short { self.rows } else { 0 }
+            + self.rows * self.trailer_width()
             + self.prefix
             + self.tails_bytes
             + self.values_bytes
@@ -550,7 +666,9 @@ impl BlockBuilder {
                 tail_width: Some(0),
                 value_width: Some(value_bytes),
                 has_short: true,
-                one_trailer: true,
+                newest: trailer,
+                oldest: trailer,
+                one_kind: true,
             };
         }
         let prefix = common_prefix(&self.key(0)[..shape.prefix], key);
@@ -568,7 +686,9 @@ impl BlockBuilder {
         shape.rows += 1;
         shape.values_bytes += value_bytes;
         shape.value_width = shape.value_width.filter(|&width| width == value_bytes);
-        shape.one_trailer &= self.trailers[0] == trailer;
+        shape.one_kind &= shape.newest as u8 == trailer as u8;
+        shape.newest = shape.newest.max(trailer);
+        shape.oldest = shape.oldest.min(trailer);
         shape
     }
 
@@ -590,17 +710,16 @@ impl BlockBuilder {
         let u32_of = |number: usize| u32::try_from(number).expect("T1: a block stays below 4 GiB");
         let mut flags = 0;
         let mut set = |flag: u8, holds: bool| flags |= if holds { flag } else { 0 };
-        set(flags::ALL_PUTS, self.trailers.iter().all(|&trailer| trailer as u8 == Kind::Put as u8));
+        set(flags::ALL_PUTS, shape.one_kind && shape.newest as u8 == Kind::Put as u8);
         set(flags::UNIQUE, unique_outside && (1..shape.rows).all(|row| self.key(row - 1) != self.key(row)));
-        set(flags::ONE_TRAILER, shape.one_trailer);
+        set(flags::ONE_KIND, shape.one_kind);
         set(flags::SHORT_KEYS, shape.has_short);
         set(flags::WIDE, shape.is_wide());
         set(flags::OUT_OF_LINE, out_of_line);
         out.extend_from_slice(&u32_of(shape.rows).to_le_bytes());
-        out.extend_from_slice(&[flags, 0]);
+        out.extend_from_slice(&[flags, shape.trailer_width() as u8]);
         out.extend_from_slice(&u16::try_from(shape.prefix).expect("T1: keys are at most 65,535 bytes").to_le_bytes());
-        let largest_seqno = self.trailers.iter().map(|trailer| trailer >> 8).max().unwrap_or(0);
-        out.extend_from_slice(&largest_seqno.to_le_bytes());
+        out.extend_from_slice(&shape.newest.to_le_bytes());
         let width = |width: Option<usize>| width.map_or(NO_WIDTH, u32_of);
         for number in
             [width(shape.tail_width), width(shape.value_width), u32_of(shape.tails_bytes), u32_of(shape.values_bytes)]
@@ -636,11 +755,15 @@ impl BlockBuilder {
         if shape.has_short {
             out.extend((0..shape.rows).map(|row| (self.key(row).len() - shape.prefix).min(8) as u8));
         }
-        out.resize(start + (out.len() - start).next_multiple_of(8), 0);
-        let trailers = if shape.one_trailer { &self.trailers[..1] } else { &self.trailers[..] };
-        for trailer in trailers {
-            out.extend_from_slice(&trailer.to_le_bytes());
+        // Eight bytes are written for each, of which the next one's overwrite those above the width.
+        let (column, width) = (out.len(), shape.trailer_width());
+        out.resize(column + shape.rows * width + 8, 0);
+        for (row, trailer) in self.trailers.iter().enumerate() {
+            let below = (shape.newest - trailer) >> shape.trailer_shift();
+            let at = column + row * width;
+            out[at..at + 8].copy_from_slice(&below.to_le_bytes());
         }
+        out.truncate(column + shape.rows * width);
         out.extend_from_slice(&self.key(0)[..shape.prefix]);
         for row in 0..shape.rows {
             let key = self.key(row);
@@ -677,4 +800,88 @@ pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
     let whole = words.take_while(|(l, r)| l == r).count() * 8;
     let rest = left[whole..].iter().zip(&right[whole..]);
     whole + rest.take_while(|(l, r)| l == r).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUT: u64 = Kind::Put as u64;
+
+    fn encoded(trailers: &[u64]) -> Vec<u8> {
+        let mut builder = BlockBuilder::default();
+        for trailer in trailers {
+            builder.add(builder.shape_with(b"key", *trailer, 0), b"key", *trailer, b"");
+        }
+        let (bytes, mut block) = (builder.bytes(), Vec::new());
+        builder.encode(&mut block, true, false);
+        assert_eq!(block.len(), bytes, "T1: a block is as long as was computed");
+        block
+    }
+
+    /// T1: trailers take the bytes that their largest distance needs, and read back, at both ends of every width.
+    #[test]
+    fn trailers_of_every_width_read_back() {
+        for bits in 0..=56 {
+            // Of a distance of `bits` bits the smallest and the largest.
+            for distance in [1_u64 << bits >> 1, (1 << bits) - 1] {
+                for (older_kind, width_max) in [(PUT, 7), (Kind::Delete as u64, 8)] {
+                    let newest = (1 << 56) - 1;
+                    let trailers =
+                        [newest << 8 | PUT, (newest - distance / 3) << 8 | PUT, (newest - distance) << 8 | older_kind];
+                    let block = encoded(&trailers);
+                    let layout = Layout::parse(&block).unwrap();
+                    assert_eq!(layout.end(), block.len());
+                    for (row, trailer) in trailers.iter().enumerate() {
+                        assert_eq!(
+                            layout.trailer(&block, row, 0).unwrap().to_raw(),
+                            *trailer,
+                            "row {row}, {bits} bits"
+                        );
+                        assert_eq!(layout.raw_trailer(&block, row), *trailer);
+                    }
+                    let below = if older_kind == PUT { distance } else { distance << 8 | 1 };
+                    assert_eq!(usize::from(layout.trailer_width), (64 - below.leading_zeros() as usize).div_ceil(8));
+                    assert!(usize::from(layout.trailer_width) <= width_max);
+                }
+            }
+        }
+        assert_eq!(encoded(&[7 << 8]).len() + 8 + 1, encoded(&[7 << 8, 7 << 8]).len(), "equal trailers take no bytes");
+    }
+
+    /// T2: a row that is further below the newest trailer than that is above zero is damage, at its place.
+    #[test]
+    fn a_trailer_below_zero_is_damage() {
+        let mut block = encoded(&[300 << 8 | PUT, 299 << 8 | PUT, 200 << 8 | PUT]);
+        let layout = Layout::parse(&block).unwrap();
+        assert_eq!(layout.trailer_width, 1);
+        block[8..16].copy_from_slice(&(1_u64 << 8 | PUT).to_le_bytes());
+        let layout = Layout::parse(&block).unwrap();
+        assert_eq!(layout.trailer(&block, 1, 0).unwrap().to_raw(), PUT, "just at zero");
+        let damage = layout.trailer(&block, 2, 0).unwrap_err();
+        // Behind header, three heads and three lengths.
+        let at = (BLOCK_HEADER_BYTES + 3 * 8 + 3 + 2) as u64;
+        assert_eq!((damage.at, damage.what), (at, "distance of a trailer from the newest"));
+        assert_eq!((damage.expected, damage.found), (Expectation::AtMost(257), 100 << 8));
+    }
+
+    /// T2: a width that no trailer has is damage, with one kind and with several.
+    #[test]
+    fn a_width_that_no_trailer_has_is_damage() {
+        for (trailers, width_max) in [([9 << 8 | PUT, 8 << 8 | PUT], 7), ([9 << 8 | PUT, 8 << 8], 8)] {
+            let mut block = encoded(&trailers);
+            block.resize(block.len() + 1024, 0);
+            for width in 0..=u8::MAX {
+                block[5] = width;
+                match Layout::parse(&block) {
+                    Ok(_) => assert!(width <= width_max, "{width}"),
+                    Err(damage) => {
+                        assert!(width > width_max, "{width}");
+                        assert_eq!((damage.at, damage.what, damage.found), (5, "bytes of a trailer", width.into()));
+                        assert_eq!(damage.expected, Expectation::AtMost(width_max.into()));
+                    }
+                }
+            }
+        }
+    }
 }

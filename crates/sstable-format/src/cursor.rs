@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use internal_key::{Cursor, InternalKey, MAX_KEY_BYTES, SeqNo, Trailer};
 
-use crate::block::{Layout, flags};
+use crate::block::{Layout, Trailers, flags};
 use crate::error::{Damage, Expectation, TableError};
 use crate::frame::FrameKind;
 use crate::index::decode_partition_value;
@@ -34,6 +34,7 @@ pub struct TableCursor {
     // What moving within a block reads and writes comes first.
     block: Pinned,
     layout: Layout,
+    trailers: Trailers,
     row: usize,
     valid: bool,
     trailer: Trailer,
@@ -79,6 +80,7 @@ impl TableCursor {
         Self {
             block: Pinned::EMPTY,
             layout: Layout::EMPTY,
+            trailers: Trailers::EMPTY,
             row: 0,
             valid: false,
             trailer: Trailer::seek(SeqNo::ZERO),
@@ -137,7 +139,7 @@ impl TableCursor {
     fn read_row(&mut self, row: usize) -> Result<(), Damage> {
         let block = self.block.bytes();
         let layout = &self.layout;
-        self.trailer = layout.trailer(block, row, self.seqno_base)?;
+        self.trailer = self.trailers.trailer(block, row)?;
         let prefix_bytes = layout.prefix_bytes();
         let head = layout.head(block, row).to_be_bytes();
         let head_bytes = layout.head_bytes(block, row)?;
@@ -228,6 +230,7 @@ impl TableCursor {
         };
         let layout = Layout::parse(self.block.bytes()).map_err(|damage| table.damaged(place, damage))?;
         self.layout = layout;
+        self.trailers = layout.trailers(self.seqno_base);
         let prefix = layout.prefix(self.block.bytes());
         let room = prefix.len() + 8 + layout.tails_bytes().min(MAX_KEY_BYTES) + SHORT_TAIL_BYTES;
         if self.key.len() < room {

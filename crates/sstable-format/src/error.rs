@@ -21,7 +21,7 @@ pub enum TableError {
     /// A sound table, but not the one that was asked for: another database's, keyspace's, or another id.
     #[error(transparent)]
     WrongTable(Box<WrongTable>),
-    /// A table that a newer engine wrote, or that needs something this build lacks. Upgrade.
+    /// A table that another engine wrote, mostly a newer one, or that needs something this build lacks.
     #[error(transparent)]
     Unsupported(Box<Unsupported>),
 }
@@ -88,7 +88,7 @@ pub struct Unsupported {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, what, expected, found } = self;
-        write!(f, "table {} needs a newer engine: {what}: supported {expected}, found {found}", path.display())
+        write!(f, "table {} needs another engine: {what}: supported {expected}, found {found}", path.display())
     }
 }
 
@@ -119,8 +119,8 @@ pub enum WriteError {
         /// Its length.
         bytes: u64,
     },
-    /// A kind of entry that format 1 has no place for. The table is as before the call.
-    #[error("a table of format 1 holds no {kind} entries")]
+    /// A kind of entry that no format has a place for. The table is as before the call.
+    #[error("a table holds no {kind} entries")]
     UnsupportedKind {
         /// The kind.
         kind: Kind,

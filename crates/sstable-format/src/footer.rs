@@ -3,7 +3,7 @@
 //! ```text
 //!   header, at 0                                        footer, the last 184 bytes
 //!    0 [8] "lsmtable"                                     0 u64 compatible features
-//!    8 u32 format version (1)                             8 u64 read-compatible features
+//!    8 u32 format version (2)                             8 u64 read-compatible features
 //!   12 u32 header bytes (64)                             16 u64 incompatible features
 //!   16 u128 database id                                  24 u64 offset, u64 bytes of the properties' frame
 //!   32 u32 keyspace                                      40 … of the root index
@@ -16,7 +16,7 @@
 //!                                                       136 u64 large values
 //!                                                       144 u64 salt: binds the footer to its header
 //!                                                       152 u64 file bytes
-//!                                                       160 u32 footer bytes (184), 164 u32 format version (1)
+//!                                                       160 u32 footer bytes (184), 164 u32 format version (2)
 //!                                                       168 u64 xxh3 of bytes 0 to 168
 //!                                                       176 [8] "tableend"
 //! ```
@@ -34,7 +34,9 @@ use crate::error::{Corruption, Damage, Expectation, TableError, Unsupported};
 use crate::frame::{BlockHandle, FRAME_OVERHEAD_BYTES, u32_at, u64_at};
 
 /// The format that this crate writes.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// Format 1, which no release wrote, had trailers of eight bytes; it is refused.
+pub const FORMAT_VERSION: u32 = 2;
 /// What a table begins with. On disk since format 1.
 pub const HEADER_MAGIC: [u8; 8] = *b"lsmtable";
 /// What a table ends with. On disk since format 1.

@@ -443,7 +443,7 @@ mod tests {
         let small = TableOptions { block_bytes: 256, index_partition_bytes: 1024, ..TableOptions::default() };
         vec![
             ("plain", table_file(40, TableOptions::default())),
-            ("partitions", table_file(150, small.clone())),
+            ("partitions", table_file(200, small.clone())),
             ("lz4", table_file(60, TableOptions { compression: Compression::Lz4, ..small.clone() })),
             ("large-values", table_file(20, TableOptions { large_value_bytes: 40, filter_bits_per_key: 0, ..small })),
         ]
@@ -490,6 +490,7 @@ mod tests {
     fn index_holds_for_any_bytes() {
         let partitions = &tables()[1].1;
         let index_frames = frames(partitions, FrameKind::Index);
+        assert!(index_frames.len() > 2, "several partitions and a root");
         let samples = [
             ("partition", with_mode(0, payload(index_frames[0]))),
             ("root", with_mode(0, payload(index_frames[index_frames.len() - 1]))),

@@ -87,8 +87,10 @@ pub struct BlockInfo {
     pub rows: usize,
     /// The largest sequence number in it, as stored.
     pub largest_seqno: u64,
-    /// What holds for all of its rows: `all-puts`, `unique`, `one-trailer`, `short-keys`, `wide`, `out-of-line`.
+    /// What holds for all of its rows: `all-puts`, `unique`, `one-kind`, `short-keys`, `wide`, `out-of-line`.
     pub flags: Vec<&'static str>,
+    /// The bytes that each row's trailer takes: 0 where one stands for all.
+    pub trailer_bytes: usize,
     /// What all of its keys begin with.
     pub prefix: Vec<u8>,
     /// The user key of its separator in the index.
@@ -109,6 +111,7 @@ impl fmt::Display for BlockInfo {
         for flag in &self.flags {
             write!(f, ", {flag}")?;
         }
+        write!(f, ", trailers of {} bytes", self.trailer_bytes)?;
         write!(f, ", separator \"{}\"", self.separator.escape_ascii())?;
         match Trailer::from_raw(self.separator_trailer) {
             Ok(trailer) if self.separator_trailer > 0 => write!(f, "{trailer}"),
@@ -175,7 +178,7 @@ fn describe(
     let names = [
         (flags::ALL_PUTS, "all-puts"),
         (flags::UNIQUE, "unique"),
-        (flags::ONE_TRAILER, "one-trailer"),
+        (flags::ONE_KIND, "one-kind"),
         (flags::SHORT_KEYS, "short-keys"),
         (flags::WIDE, "wide"),
         (flags::OUT_OF_LINE, "out-of-line"),
@@ -186,8 +189,9 @@ fn describe(
         frame_bytes: handle.frame_bytes() as u64,
         compressed: handle.is_compressed(),
         rows: layout.rows,
-        largest_seqno: layout.largest_seqno,
+        largest_seqno: layout.newest >> 8,
         flags: names.into_iter().filter(|&(flag, _)| layout.has(flag)).map(|(_, name)| name).collect(),
+        trailer_bytes: layout.trailer_width.into(),
         prefix: layout.prefix(&block).to_vec(),
         separator,
         separator_trailer,

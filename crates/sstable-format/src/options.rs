@@ -59,7 +59,7 @@ pub struct TableOptions {
     pub large_value_bytes: usize,
     /// The merge operator's name, recorded for whoever reads `Merge` entries.
     pub merge_operator: Option<String>,
-    /// The prefix extractor's name, recorded; format 1 builds no prefix filter.
+    /// The prefix extractor's name, recorded; no format has a prefix filter.
     pub prefix_extractor: Option<String>,
     /// Whether the table is to say how many superseded versions it holds. Default no.
     pub notes_superseded: bool,

@@ -136,7 +136,7 @@ impl Walk<'_> {
         let damaged = |damage| self.table.damaged(place, damage);
         let layout = Layout::parse(&block).map_err(damaged)?;
         let mut truth = flags::ALL_PUTS | flags::UNIQUE;
-        let mut largest_seqno = 0;
+        let mut newest = 0;
         for row in 0..layout.rows {
             let mut user_key = Vec::new();
             layout.append_key(&block, row, &mut user_key).map_err(damaged)?;
@@ -174,7 +174,7 @@ impl Walk<'_> {
             if trailer.kind() != Kind::Put {
                 truth &= !flags::ALL_PUTS;
             }
-            largest_seqno = largest_seqno.max(trailer.seqno().get());
+            newest = newest.max(trailer.to_raw());
             let mut value_bytes = value.len() as u64;
             if layout.has(flags::OUT_OF_LINE) {
                 let reference = LargeReference::decode(value).map_err(damaged)?;
@@ -194,8 +194,8 @@ impl Walk<'_> {
             self.last = Some(key.to_owned());
         }
         let wrong = |what, expected, found| Err(damaged(Damage::new(0, what, expected, found)));
-        if layout.largest_seqno != largest_seqno {
-            return wrong("largest seqno of a block", Expectation::Exactly(largest_seqno), layout.largest_seqno);
+        if layout.newest != newest {
+            return wrong("newest trailer of a block", Expectation::Exactly(newest), layout.newest);
         }
         // The flag may say less than the truth (a key that goes on in the next block is not seen here), never more.
         let claimed = layout.flags & (flags::ALL_PUTS | flags::UNIQUE);

@@ -352,7 +352,7 @@ fn what_a_newer_engine_wrote_is_refused_unless_marked_compatible() {
     for (at, class) in [(0, "compatible"), (8, "read-compatible")] {
         assert!(open(&with_footer_field(&sound, at, 1 << 17)).is_ok(), "an unknown {class} bit changes no read");
     }
-    let version = (2_u64 << 32) | 184;
+    let version = (3_u64 << 32) | 184;
     for (at, value, what) in [
         (16, 1 << 17, "incompatible feature bits"),
         (72, 64, "dictionary"),
@@ -365,14 +365,14 @@ fn what_a_newer_engine_wrote_is_refused_unless_marked_compatible() {
         assert_named(&error, &tables.path(99));
     }
     let mut newer = sound.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     assert!(matches!(open(&newer), Err(TableError::Corrupt(_))), "a version that its checksum denies is damage");
     let sum = xxh3_64(&newer[..56]);
     newer[56..64].copy_from_slice(&sum.to_le_bytes());
     assert!(matches!(open(&newer), Err(TableError::Unsupported(_))), "the header says the version too");
     let mut damaged = sound.clone();
     let footer = damaged.len() - 184;
-    damaged[footer + 164] = 2;
+    damaged[footer + 164] = 3;
     assert!(matches!(open(&damaged), Err(TableError::Corrupt(_))), "the same in the footer");
     damaged[footer + 160] ^= 1;
     assert!(matches!(open(&damaged), Err(TableError::Corrupt(_))), "and where its length is damaged too");

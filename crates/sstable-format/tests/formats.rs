@@ -1,5 +1,5 @@
 //! Bytes on disk stay what they are: sample tables of every released format open for ever, and the table drawn in
-//! `docs/format.md` is byte for byte what the writer writes.
+//! `docs/format.md` is byte for byte what the writer writes. Format 1 was never released: it is refused.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::{Row, Tables, row, ways_of_reading};
 use internal_key::{Cursor, Kind, SeqNo};
-use sstable_format::{Compression, TableOptions, TableReader, identify, verify};
+use sstable_format::{Compression, TableError, TableOptions, TableReader, identify, read_header, verify};
 use test_support::Rng;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -46,13 +46,13 @@ fn sample_options(compression: Compression) -> TableOptions {
 }
 
 fn samples() -> Vec<(PathBuf, Compression)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v1");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v2");
     vec![(dir.join("plain.sst"), Compression::None), (dir.join("lz4.sst"), Compression::Lz4)]
 }
 
-/// T5: the samples of format 1 open, check, and hold what was written into them.
+/// T5: the samples of format 2 open, check, and hold what was written into them.
 #[test]
-fn samples_of_format_1_open_for_ever() {
+fn samples_of_format_2_open_for_ever() {
     let tables = Tables::new();
     for (path, compression) in samples() {
         if std::env::var("LSM_GOLDEN_UPDATE").is_ok_and(|value| !value.is_empty()) && !path.exists() {
@@ -80,10 +80,24 @@ fn samples_of_format_1_open_for_ever() {
     }
 }
 
+/// T5: a table of format 1, which no release wrote, is refused with an error that names both versions.
+#[test]
+fn tables_of_format_1_are_refused() {
+    let tables = Tables::new();
+    for name in ["plain.sst", "lz4.sst"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v1").join(name);
+        let Err(TableError::Unsupported(refused)) = identify(&*tables.files, &path) else {
+            panic!("{name} is refused")
+        };
+        assert_eq!((refused.what, &*refused.expected, &*refused.found), ("format version", "2", "1"));
+        assert!(matches!(read_header(&*tables.files, &path), Err(TableError::Unsupported(_))), "{name}");
+    }
+}
+
 /// T5: what is written today is what the samples hold: a change to bytes on disk is a new format. (Compressed bytes may
 /// change with the compressor, so only the plain sample is compared.)
 #[test]
-fn writer_still_writes_format_1() {
+fn writer_still_writes_format_2() {
     let tables = Tables::new();
     let (path, compression) = samples().remove(0);
     let pending = tables.pending(17, &sample_rows(), sample_options(compression));

@@ -78,7 +78,7 @@ fn a_hostile_table_costs_time_in_proportion_to_its_size() {
     let tables = Tables::new();
     let mut bytes = vec![0; 8 << 20];
     bytes[..8].copy_from_slice(b"lsmtable");
-    bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
     bytes[12..16].copy_from_slice(&64_u32.to_le_bytes());
     let salt = xxh3_64(&bytes[..56]);
     bytes[56..64].copy_from_slice(&salt.to_le_bytes());

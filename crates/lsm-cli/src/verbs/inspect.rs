@@ -215,6 +215,7 @@ fn block_json(block: &BlockInfo) -> Value {
         "compressed": block.compressed,
         "rows": block.rows,
         "largest_seqno": block.largest_seqno,
+        "trailer_bytes": block.trailer_bytes,
         "flags": block.flags,
         "prefix": escape(&block.prefix),
         "separator": escape(&block.separator),
