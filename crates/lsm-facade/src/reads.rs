@@ -164,7 +164,7 @@ mod tests {
     fn fill(keyspace: &Keyspace) {
         for run in 0..3_u32 {
             for number in (0..3000).filter(|number| number % 3 == run) {
-                keyspace.insert(key(number), "value".repeat(10)).unwrap();
+                keyspace.insert(key(number), "value".repeat(12)).unwrap();
             }
             keyspace.flush().unwrap();
         }

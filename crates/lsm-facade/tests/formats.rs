@@ -1,10 +1,10 @@
 //! Databases of every format that was ever released, committed, which must open for ever.
 //!
-//! `tests/formats/v2/closed` was closed, `v2/killed` was not: its log is to be replayed. Both have two keyspaces, tables in
+//! `tests/formats/v3/closed` was closed, `v3/killed` was not: its log is to be replayed. Both have two keyspaces, tables in
 //! several levels, compressed ones among them, tombstones, and a batch that became tables. The `.txt` beside each lists its
 //! rows. They were made by [`write_samples`] of the version that released the format, and are never changed.
 //!
-//! `v1/killed` has a log of format 1, which was never released: it is refused.
+//! `v1` has a log of format 1, `v2` has tables of format 1. Neither was ever released: they are refused.
 
 mod common;
 
@@ -17,7 +17,7 @@ use common::{DB, contents, key, listing, value};
 use file_system::{Crash, Environment, Simulation};
 use lsm_facade::{Database, DatabaseBuilder, Error, KeyspaceOptions};
 
-const SAMPLES: [&str; 2] = ["v2/closed", "v2/killed"];
+const SAMPLES: [&str; 2] = ["v3/closed", "v3/killed"];
 
 fn sample_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
@@ -99,6 +99,40 @@ fn a_log_of_an_older_format_is_refused_and_let_be() {
     assert!(segments(lost.path()).len() == before.len(), "nothing was changed");
 }
 
+/// T5: a table of an older format is refused by an error that names the file and both versions, when the database is opened
+/// or the table is first read, be it by a merge. Every table stays as it is.
+#[test]
+fn tables_of_an_older_format_are_refused_and_let_be() {
+    for sample in ["v2/closed", "v2/killed"] {
+        let home = tempfile::tempdir().unwrap();
+        copy_files(&sample_dir().join(sample), home.path());
+        let tables = || -> Vec<(PathBuf, Vec<u8>)> {
+            let files = listing(&*Environment::real().files, home.path()).into_iter();
+            files.filter(|(path, _)| path.extension().is_some_and(|end| end == "sst")).collect()
+        };
+        let before = tables();
+        assert!(before.len() > 5);
+        for read_only in [true, false] {
+            let errors = match options(Database::builder(home.path())).read_only(read_only).open() {
+                Err(error) => vec![error],
+                Ok(database) => {
+                    let left = common::keyspace(&database, "left");
+                    let scanned = left.iter().find_map(Result::err).expect("an iterator meets it");
+                    let merged = (!read_only).then(|| left.compact().unwrap_err());
+                    [left.get(key(100)).unwrap_err(), scanned].into_iter().chain(merged).collect()
+                }
+            };
+            for error in errors {
+                let text = error.to_string();
+                assert!(matches!(error, Error::Unsupported { .. }), "{sample}, {error:?}");
+                let named = text.contains(&*home.path().join("tables").to_string_lossy());
+                assert!(named && text.contains("format version: supported 2, found 1"), "{sample}, {text}");
+            }
+        }
+        assert!(before.iter().all(|table| tables().contains(table)), "{sample}: no table was changed or removed");
+    }
+}
+
 /// Two small keyspaces with tables in several levels, tombstones, large batches, and writes that only the log holds.
 fn write_rows(database: &Database) {
     let options = KeyspaceOptions::default()
@@ -146,7 +180,7 @@ fn write_samples() {
     if std::env::var_os("LSM_WRITE_SAMPLES").is_none() {
         return;
     }
-    for (sample, killed) in [("v2/closed", false), ("v2/killed", true)] {
+    for (sample, killed) in [("v3/closed", false), ("v3/killed", true)] {
         let dir = sample_dir().join(sample);
         if dir.exists() {
             continue;
