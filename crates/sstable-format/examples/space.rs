@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         job: JobId(1),
         inputs: Vec::new(),
         output_index: 0,
-        output_count: 0,
+        output_count: 1,
     };
     let mut writer = TableWriter::new(&*files, dir.path(), identity, TableOptions::default())?;
     let mut keys: Vec<u64> = (0..rows).map(|number| number.wrapping_mul(SPREAD)).collect();

@@ -67,6 +67,19 @@ impl Core {
         }
     }
 
+    /// Has everything flushed that a keyspace has sealed, whatever its size. Returns whether that was not asked for before.
+    pub(super) fn flush_all_sealed(&self, keyspace: &KeyspaceShared) -> bool {
+        let newest = keyspace.history.current().sealed().iter().filter_map(last_seqno).max();
+        let Some(newest) = newest else { return false };
+        // Before the look, whose lock orders it.
+        if keyspace.flush_through.fetch_max(newest.get(), Ordering::Relaxed) >= newest.get() {
+            return false;
+        }
+        self.note_flush_due(keyspace);
+        self.jobs.lock().wants_look(keyspace.id);
+        true
+    }
+
     /// The oldest sealed parts that one flush takes, oldest first; empty while none is due.
     pub(super) fn parts_due(&self, keyspace: &KeyspaceShared) -> Vec<SealedPart> {
         let current = keyspace.history.current();

@@ -5,9 +5,8 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use crate::core::{Core, KeyspaceShared, last_seqno};
+use crate::core::{Core, KeyspaceShared};
 use crate::memory::MemtableUse;
 
 impl Core {
@@ -71,12 +70,6 @@ impl Core {
         if pipeline.with_order(|_| keyspace.seal_in_order()) {
             self.after_seal(keyspace);
         }
-        let newest = keyspace.history.current().sealed().first().and_then(last_seqno);
-        if let Some(newest) = newest {
-            // Before the look, whose lock orders it.
-            keyspace.flush_through.fetch_max(newest.get(), Ordering::Relaxed);
-            self.note_flush_due(keyspace);
-            self.jobs.lock().wants_look(keyspace.id);
-        }
+        self.flush_all_sealed(keyspace);
     }
 }

@@ -50,16 +50,8 @@ impl Core {
     }
 
     fn flush_rested<'a>(&self, rested: impl Iterator<Item = &'a KeyspaceShared>) -> bool {
-        let mut found = false;
-        for keyspace in rested {
-            let Some(newest) = unasked_flush(keyspace) else { continue };
-            // Before the look, whose lock orders it.
-            keyspace.flush_through.fetch_max(newest, Ordering::Relaxed);
-            self.note_flush_due(keyspace);
-            self.jobs.lock().wants_look(keyspace.id);
-            found = true;
-        }
-        found
+        // Each of them, whatever was found before.
+        rested.filter(|keyspace| has_unasked_flush(keyspace) && self.flush_all_sealed(keyspace)).count() > 0
     }
 
     /// Has a look at a keyspace when it has rested, if idleness is told by time.
@@ -73,7 +65,7 @@ impl Core {
 
 /// Whether rest is a reason to look at a keyspace in which nothing is due.
 pub(super) fn gains_by_rest(keyspace: &KeyspaceShared) -> bool {
-    several_runs(&keyspace.history.current_full()) || unasked_flush(keyspace).is_some()
+    several_runs(&keyspace.history.current_full()) || has_unasked_flush(keyspace)
 }
 
 /// Whether idleness is a reason to compact.
@@ -81,12 +73,12 @@ fn several_runs(current: &SuperVersion) -> bool {
     current.version().runs_newest_first().nth(1).is_some()
 }
 
-/// Up to which sequence number there are sealed memtables, unless somebody has asked for their flush already.
-fn unasked_flush(keyspace: &KeyspaceShared) -> Option<u64> {
+/// Whether there are sealed memtables whose flush nobody has asked for.
+fn has_unasked_flush(keyspace: &KeyspaceShared) -> bool {
     if planted_faults::planted("facade-rest-leaves-sealed-memtables") {
-        return None;
+        return false;
     }
-    let newest = keyspace.history.current().sealed().iter().filter_map(last_seqno).max()?.get();
     // Relaxed: a request that is seen late is made again.
-    (newest > keyspace.flush_through.load(Ordering::Relaxed)).then_some(newest)
+    let through = keyspace.flush_through.load(Ordering::Relaxed);
+    keyspace.history.current().sealed().iter().filter_map(last_seqno).any(|last| last.get() > through)
 }
