@@ -81,6 +81,9 @@ pub struct PipelineCounts {
     pub syncs: u64,
     /// Commits and calls of [`Pipeline::persist`] that these syncs answered: divided by `syncs`, the size of a group.
     pub synced: u64,
+    /// How often a commit found no segment ready, and made it or waited for whoever did: several syncs of a disk. Zero where
+    /// somebody keeps the journal ahead of its writers.
+    pub segment_waits: u64,
 }
 
 /// The write path of a database: hands out sequence numbers and log ranges in one order, and publishes in that order.
@@ -108,6 +111,7 @@ struct Order<J: Journal> {
     next_ticket: u64,
     /// Tickets below it have a slot; a cached, and so possibly too small, `PublishQueue::limit`.
     ticket_limit: u64,
+    segment_waits: u64,
 }
 
 /// What one writer got from its reservation.
@@ -132,7 +136,13 @@ impl<J: Journal> Pipeline<J> {
         Self {
             journal,
             preparing: Mutex::new(()),
-            order: Mutex::new(Order { tail: Some(tail), last, next_ticket: 0, ticket_limit: in_flight_max as u64 }),
+            order: Mutex::new(Order {
+                tail: Some(tail),
+                last,
+                next_ticket: 0,
+                ticket_limit: in_flight_max as u64,
+                segment_waits: 0,
+            }),
             queue: PublishQueue::new(in_flight_max, last, cores),
             sync: GroupSync::new(),
             failure: Failure::new(),
@@ -264,9 +274,12 @@ impl<J: Journal> Pipeline<J> {
 
     /// How much went through.
     pub fn counts(&self) -> PipelineCounts {
-        let commits = self.order.lock().next_ticket;
+        let (commits, segment_waits) = {
+            let order = self.order.lock();
+            (order.next_ticket, order.segment_waits)
+        };
         let (syncs, synced) = self.sync.counts();
-        PipelineCounts { commits, syncs, synced }
+        PipelineCounts { commits, syncs, synced, segment_waits }
     }
 
     /// What its locks have cost: the reservation, the rounds of syncing, and where writers park.
@@ -339,6 +352,7 @@ impl<J: Journal> Pipeline<J> {
                     return Err(CommitError::TooLarge { payload_bytes, payload_bytes_max });
                 }
                 Err(ReserveError::NoSegmentReady) => {
+                    order.segment_waits += 1;
                     drop(guard);
                     self.prepare_segment()?;
                     continue;

@@ -379,13 +379,14 @@ impl Shared {
 }
 
 impl Scheduler {
-    /// A scheduler of `threads` workers; with zero, jobs run in [`run_one_job`](Self::run_one_job) and in waiters.
+    /// A scheduler of `threads` workers, named after `name` and numbered; with zero, jobs run in
+    /// [`run_one_job`](Self::run_one_job) and in waiters.
     ///
     /// The workers keep `source` alive until the scheduler is shut down.
     ///
     /// # Errors
     /// If the system gives no thread. None is left running.
-    pub fn start(threads: usize, source: Arc<dyn JobSource>) -> io::Result<Self> {
+    pub fn start(name: &str, threads: usize, source: Arc<dyn JobSource>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             source,
             // Workers look once by themselves.
@@ -398,7 +399,7 @@ impl Scheduler {
         for number in 0..threads {
             let shared = Arc::clone(&scheduler.shared);
             // Dropping the scheduler on the way out joins those that run.
-            let worker = thread::Builder::new().name(format!("compaction-{number}")).spawn(move || shared.work())?;
+            let worker = thread::Builder::new().name(format!("{name}-{number}")).spawn(move || shared.work())?;
             scheduler.workers().push(worker);
         }
         Ok(scheduler)

@@ -44,7 +44,7 @@ impl JobSource for Queue {
 
 fn start(threads: usize) -> (Arc<Queue>, Scheduler) {
     let queue = Arc::new(Queue::default());
-    let scheduler = Scheduler::start(threads, queue.clone()).unwrap();
+    let scheduler = Scheduler::start("worker", threads, queue.clone()).unwrap();
     (queue, scheduler)
 }
 
@@ -447,7 +447,7 @@ impl JobSource for WhenIdle {
 #[test]
 fn an_idle_source_is_asked_once() {
     let source = Arc::new(WhenIdle::default());
-    let scheduler = Scheduler::start(2, source.clone()).unwrap();
+    let scheduler = Scheduler::start("worker", 2, source.clone()).unwrap();
     // Not by a wait of the scheduler, which is itself a reason to look for jobs.
     let asked_so_often = |times: usize| {
         while source.asked.load(Ordering::SeqCst) < times {
@@ -490,7 +490,7 @@ impl JobSource for DueLater {
 #[test]
 fn what_is_due_at_a_time_is_done_then() {
     let source = Arc::new(DueLater::default());
-    let scheduler = Scheduler::start(2, source.clone()).unwrap();
+    let scheduler = Scheduler::start("worker", 2, source.clone()).unwrap();
     for times in 1..=3 {
         let begun = std::time::Instant::now();
         *source.due.lock().unwrap() = Some(begun + Duration::from_millis(20));

@@ -477,6 +477,8 @@ pub(crate) struct Core {
     /// Whether there is nothing of that left. Relaxed: only ever set, and who misses it finds nothing under the lock.
     pub(crate) is_settled: AtomicBool,
     pub(crate) scheduler: OnceLock<Arc<Scheduler>>,
+    /// The log's own worker (L1); none where there are no threads.
+    pub(crate) log_keeper: OnceLock<Scheduler>,
     pub(crate) counters: Counters,
     /// Set once by closing. Relaxed: whoever misses it meets the pipeline's own refusal, or reads what is still there.
     pub(crate) closed: AtomicBool,

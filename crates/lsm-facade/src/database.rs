@@ -393,6 +393,7 @@ impl Database {
             let figures = pipeline.counts();
             stats.commits = figures.commits;
             stats.log_syncs = figures.syncs;
+            stats.log_segment_waits = figures.segment_waits;
             stats.log_bytes = pipeline.journal().total_bytes();
         }
         stats.count(&core.counters);

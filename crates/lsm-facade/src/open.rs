@@ -37,7 +37,7 @@ use crate::core::{
     Core, EditError, KeyspaceShared, Keyspaces, PACE_FREE, Parts, SuperVersion, claim, new_memtable, replay_log,
 };
 use crate::event_log::EventLog;
-use crate::jobs::{Jobs, JobsOf};
+use crate::jobs::{Jobs, JobsOf, LogJobsOf};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::stats::Counters;
 use crate::verify::missing_is_damage;
@@ -480,6 +480,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         unsettled: Mutex::new(None),
         is_settled: AtomicBool::new(true),
         scheduler: OnceLock::new(),
+        log_keeper: OnceLock::new(),
         counters: Counters::default(),
         closed: AtomicBool::new(false),
         directory_lock: Mutex::new(None),
@@ -726,7 +727,11 @@ fn start_jobs(core: &Arc<Core>) -> std::io::Result<()> {
         core.jobs.lock().wants_look(keyspace.id);
     }
     let source = Arc::new(JobsOf(Arc::downgrade(core)));
-    let scheduler = Arc::new(Scheduler::start(core.options.background_threads, source)?);
+    let scheduler = Arc::new(Scheduler::start("compaction", core.options.background_threads, source)?);
+    if core.options.background_threads > 0 && !planted_faults::planted("facade-log-prepared-between-jobs-alone") {
+        let keeper = Scheduler::start("log", 1, Arc::new(LogJobsOf(Arc::downgrade(core))))?;
+        assert!(core.log_keeper.set(keeper).is_ok(), "jobs are started once");
+    }
     core.reads.wakes(Arc::downgrade(&scheduler));
     let first = core.scheduler.set(Arc::clone(&scheduler));
     assert!(first.is_ok(), "jobs are started once");
@@ -752,6 +757,9 @@ pub(crate) fn close(core: &Core) -> Result<()> {
     }
     if let Some(scheduler) = core.scheduler() {
         scheduler.shut_down();
+    }
+    if let Some(keeper) = core.log_keeper.get() {
+        keeper.shut_down();
     }
     drop(core.changing.write().unwrap_or_else(std::sync::PoisonError::into_inner));
     let closed = core.pipeline.as_ref().map_or(Ok(()), |pipeline| close_log(core, pipeline));

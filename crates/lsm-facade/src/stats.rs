@@ -124,6 +124,8 @@ pub struct Stats {
     pub commits: u64,
     /// Syncs of the log since opening.
     pub log_syncs: u64,
+    /// How often a commit found no log segment ready and waited until it was made, which background jobs are to spare it (L1).
+    pub log_segment_waits: u64,
     /// Bytes of all log segments.
     pub log_bytes: u64,
     /// Flushes since opening, and bytes of the tables that they wrote.
@@ -227,7 +229,7 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "visible seqno   {}", self.visible_seqno)?;
         writeln!(f, "commits         {} ({} log syncs)", self.commits, self.log_syncs)?;
-        writeln!(f, "log             {} bytes", self.log_bytes)?;
+        writeln!(f, "log             {} bytes ({} waits for a segment)", self.log_bytes, self.log_segment_waits)?;
         writeln!(f, "flushes         {} ({} bytes)", self.flushes, self.flushed_bytes)?;
         let compactions: u64 = self.compactions.iter().sum();
         let (read, written) = (self.compaction_read_bytes, self.compaction_written_bytes);

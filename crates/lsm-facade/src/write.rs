@@ -504,7 +504,7 @@ impl Core {
         while let Err(Error::DiskFull { .. } | Error::Io { .. }) = waited {
             // Begun before the look: what fails after it ends this one.
             let wait = scheduler.begin_wait();
-            let failed = self.jobs.lock().failure_to_shorten_log();
+            let failed = self.failure_to_shorten_log();
             if failed.is_some() {
                 break;
             }
@@ -530,6 +530,9 @@ impl Core {
             self.after_seal(keyspace);
         } else if enters_log_window {
             self.notify_workers();
+        }
+        if enters_log_window && let Some(keeper) = self.log_keeper.get() {
+            keeper.notify_workers();
         }
     }
 

@@ -662,6 +662,21 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --lib new_tables_are_checked_before_they_are_read",
     },
     Fault {
+        name: "facade-log-prepared-between-jobs-alone",
+        breaks: "L1",
+        caught_by: "-p lsm-facade --lib the_log_is_kept_ahead_while_the_workers_are_in_jobs",
+    },
+    Fault {
+        name: "facade-log-relief-asks-for-nothing",
+        breaks: "L5",
+        caught_by: "-p lsm-facade --lib what_an_operation_needs_of_the_log_asks_for_no_flush",
+    },
+    Fault {
+        name: "facade-log-failures-of-others-count",
+        breaks: "P9",
+        caught_by: "-p lsm-facade --lib who_waits_for_the_log_is_told_of_what_keeps_it_long",
+    },
+    Fault {
         name: "facade-outputs-of-other-parts-stay",
         breaks: "C4",
         caught_by: "-p lsm-facade --test large_compactions a_part_that_fails_takes_the_others_outputs_along",

@@ -1,33 +1,68 @@
 //! What the background does for the log: keeps it ahead of its writers, and from growing without end.
 //!
-//! - **L1** Pages are populated, the next segment is ready, full segments are synced.
+//! ```text
+//!   a commit enters another window of the log ─┬─▶ the log's own worker: populates pages, makes the next segment
+//!                                              └─▶ a worker, between two jobs: that, and syncs full segments
+//! ```
+//!
+//! - **L1** Pages are populated, the next segment is ready, full segments are synced. A job may take as long as writers need to
+//!   fill several segments, and making one takes two syncs, which nobody is to wait for: so the log has a worker of its own.
 //! - **L5** While the log is longer than its limit, all keyspaces are flushed that keep what lies beyond it.
 //! - **P10** At twice the limit writers wait until that has made it shorter.
 
-use std::sync::atomic::Ordering;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use compaction::{Limits, Load, Pace};
+use compaction::{JobFailure, JobSource, Limits, Load, Pace};
 use manifest::{Change, Edit};
 
 use super::TaskError;
 use super::claim::{PreparingClaim, SyncingClaim};
 use super::queue::Task;
-use crate::Result;
 use crate::core::{Core, EditError, KeyspaceShared, PACE_FREE, PACE_QUEUE, PACE_WAIT};
+use crate::{Error, Result};
+
+/// What the log's own worker does, for its scheduler. As [`JobsOf`](super::JobsOf), this must not own the database.
+pub(crate) struct LogJobsOf(pub(crate) Weak<Core>);
+
+impl JobSource for LogJobsOf {
+    fn run_next_job(&self, _cancel: &AtomicBool) -> Result<bool, JobFailure> {
+        let Some(core) = self.0.upgrade() else { return Ok(false) };
+        // What panics has failed the database.
+        Ok(core.guarded(|| Ok(core.keep_log_ahead())).unwrap_or(false))
+    }
+}
 
 impl Core {
     /// Keeps the log ahead of its writers (L1): pages populated, the next segment ready, full segments synced.
     pub(super) fn prepare_log(&self) -> Result<bool> {
-        let Some(pipeline) = &self.pipeline else { return Ok(false) };
-        let log = pipeline.journal();
-        let wanted = pipeline.with_tail(|tail| tail.wants_populate().then(|| tail.next_end())).flatten();
-        if let Some(position) = wanted {
-            log.populate_ahead(position);
-        }
+        self.populate_log();
         // Before the sync of the full ones, which may take as long as the writers need to fill the next.
         let prepared = self.prepare_segment();
         let synced = self.sync_full_segments()?;
         Ok(prepared? || synced)
+    }
+
+    /// What the log's own worker does: pages and the next segment, which cannot wait for the end of a job. Returns whether it
+    /// made a segment.
+    fn keep_log_ahead(&self) -> bool {
+        if self.pipeline.as_ref().is_none_or(|pipeline| pipeline.failure().is_some()) {
+            return false;
+        }
+        self.populate_log();
+        self.prepare_segment().unwrap_or_else(|_| {
+            // P8: the next look between jobs meets it too, and tells whom it concerns.
+            self.notify_workers();
+            false
+        })
+    }
+
+    fn populate_log(&self) {
+        let Some(pipeline) = &self.pipeline else { return };
+        let wanted = pipeline.with_tail(|tail| tail.wants_populate().then(|| tail.next_end())).flatten();
+        if let Some(position) = wanted {
+            pipeline.journal().populate_ahead(position);
+        }
     }
 
     fn sync_full_segments(&self) -> Result<bool> {
@@ -74,7 +109,13 @@ impl Core {
             if !self.pins_too_much_log(&keyspace) {
                 continue;
             }
-            if keyspace.history.current().sealed().is_empty() && pipeline.with_order(|_| keyspace.seal_in_order()) {
+            if keyspace.history.current().sealed().is_empty() {
+                if !pipeline.with_order(|_| keyspace.seal_in_order())
+                    && !planted_faults::planted("facade-log-relief-asks-for-nothing")
+                {
+                    // A clear or drop needs it, until its record is durable. A look would find no flush, and call for the next.
+                    continue;
+                }
                 keyspace.refill_spare();
             }
             self.note_flush_due(&keyspace);
@@ -84,9 +125,13 @@ impl Core {
 
     /// L5: whether this keyspace keeps a segment without which the log would be within its limit.
     pub(super) fn pins_too_much_log(&self, keyspace: &KeyspaceShared) -> bool {
+        self.pins_log_beyond(keyspace, self.options.log_bytes_max)
+    }
+
+    fn pins_log_beyond(&self, keyspace: &KeyspaceShared, bytes: u64) -> bool {
         let Some(pipeline) = &self.pipeline else { return false };
         let log = pipeline.journal();
-        let may_stay = log.first_segment_within(self.options.log_bytes_max);
+        let may_stay = log.first_segment_within(bytes);
         keyspace.oldest_unflushed(&[]).is_some_and(|oldest| log.floor_for(oldest).id < may_stay.id)
     }
 
@@ -150,9 +195,169 @@ impl Core {
         }
     }
 
+    /// Why the log does not become shorter than where writers wait, if it does not: the failure of what concerns all, or of what
+    /// is to be done for a keyspace that keeps so much of it. Compactions do not make it shorter, and other keyspaces keep it
+    /// from nothing.
+    pub(crate) fn failure_to_shorten_log(&self) -> Option<Error> {
+        let failed: Vec<(Task, Error)> =
+            self.jobs.lock().failed.iter().map(|(task, error)| (*task, error.clone())).collect();
+        let within = self.log_limits().log_bytes.saturating_sub(1);
+        let is_reason = |task: Task| match task {
+            Task::Compaction(_) => false,
+            Task::Log | Task::Settle | Task::Manifest => true,
+            Task::Operation(id) | Task::Flush(id) => {
+                self.keyspace_by_id(id).is_some_and(|keyspace| self.pins_log_beyond(&keyspace, within))
+                    || planted_faults::planted("facade-log-failures-of-others-count")
+            }
+        };
+        failed.into_iter().find(|(task, _)| is_reason(*task)).map(|(_, error)| error)
+    }
+
     /// Whether the log is shorter than where writers wait (P10).
     pub(crate) fn has_log_room(&self) -> bool {
         let bytes = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.journal().total_bytes());
         bytes < self.log_limits().log_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Condvar, Mutex};
+    use std::time::Duration;
+
+    use file_system::{Fault, FaultEffect, FileOperation, Simulation};
+
+    use super::Task;
+    use crate::core::Core;
+    use crate::{Database, Error, Event, EventListener, Keyspace, KeyspaceOptions};
+
+    fn wants_segment(core: &Core) -> bool {
+        let pipeline = core.pipeline.as_ref().unwrap();
+        pipeline.with_tail(|tail| pipeline.journal().wants_segment(tail)).unwrap()
+    }
+
+    /// Holds every flush up from its beginning until it is let go.
+    #[derive(Debug, Default)]
+    struct HoldsUp {
+        /// How many flushes have begun, and whether they may go on.
+        state: Mutex<(u32, bool)>,
+        changed: Condvar,
+    }
+
+    impl EventListener for HoldsUp {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::FlushBegun { .. } = event {
+                let mut state = self.state.lock().unwrap();
+                state.0 += 1;
+                self.changed.notify_all();
+                drop(self.changed.wait_while(state, |(_, let_go)| !*let_go).unwrap());
+            }
+        }
+    }
+
+    /// L1: while the only worker is in a long job, whoever writes finds a segment ready each time, because the log has a worker of
+    /// its own; and makes one too after the disk was full.
+    #[test]
+    fn the_log_is_kept_ahead_while_the_workers_are_in_jobs() {
+        let simulation = Simulation::new(1);
+        let held_up = Arc::new(HoldsUp::default());
+        let builder = Database::builder("/db").environment(simulation.environment()).event_listener(held_up.clone());
+        let database = builder.background_threads(1).open().unwrap();
+        let options = KeyspaceOptions::default().memtable_bytes(256 << 20).write_buffer_bytes(256 << 20);
+        let keyspace = database.create_keyspace("a", options).unwrap();
+        let core = &keyspace.handle.core;
+        keyspace.insert("key", "value").unwrap();
+        let flushing = keyspace.clone();
+        let flushing = std::thread::spawn(move || flushing.flush());
+        drop(held_up.changed.wait_while(held_up.state.lock().unwrap(), |(begun, _)| *begun == 0).unwrap());
+        let is_made = || {
+            (0..5000).any(|_| {
+                let made = !wants_segment(core);
+                if !made {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                made
+            })
+        };
+        let write_one = || keyspace.insert("key", [0; 32 << 10]).unwrap();
+        let pipeline = core.pipeline.as_ref().unwrap();
+        for _ in 0..3 {
+            let full = pipeline.journal().total_bytes();
+            while pipeline.journal().total_bytes() == full {
+                // By then it has been told, whichever part of the log that falls into.
+                if pipeline.with_tail(|tail| tail.next_end().offset).unwrap() > 3 << 20 {
+                    assert!(is_made(), "nobody makes the segment: {}", database.stats());
+                }
+                write_one();
+            }
+        }
+        assert_eq!(database.stats().log_segment_waits, 0, "{}", database.stats());
+        let full = Fault::on(FileOperation::Create).path_contains("/log").effect(FaultEffect::NoSpace);
+        simulation.files.inject(full);
+        let refused = (0..10_000).find_map(|_| keyspace.insert("key", [0; 32 << 10]).err());
+        assert!(matches!(refused, Some(Error::DiskFull { .. })), "{refused:?}");
+        simulation.files.clear_faults();
+        write_one();
+        let told = pipeline.with_tail(|tail| tail.next_end().offset).unwrap() + (3 << 20);
+        while pipeline.with_tail(|tail| tail.next_end().offset).unwrap() < told {
+            write_one();
+        }
+        assert!(is_made(), "nobody makes a segment after the disk was full: {}", database.stats());
+        held_up.state.lock().unwrap().1 = true;
+        held_up.changed.notify_all();
+        flushing.join().unwrap().unwrap();
+        assert_eq!(database.stats().failed_jobs, 0, "{}", database.stats());
+        database.close().unwrap();
+    }
+
+    /// A database with a log of at least `bytes` and two keyspaces, one of which keeps all of it.
+    fn with_long_log(simulation: &Simulation, bytes: u64) -> (Database, Keyspace, Keyspace) {
+        let builder = Database::builder("/db").environment(simulation.environment()).background_threads(0);
+        let database = builder.log_segment_bytes(4 << 20).log_bytes_max(8 << 20).open().unwrap();
+        let options = || KeyspaceOptions::default().memtable_bytes(64 << 20);
+        let [long, other] = ["long", "other"].map(|name| database.create_keyspace(name, options()).unwrap());
+        let core = &long.handle.core;
+        // A delay would run a job.
+        let _suspended = database.suspend_background().unwrap();
+        while core.pipeline.as_ref().unwrap().journal().total_bytes() < bytes {
+            long.insert("key", [0; 64 << 10]).unwrap();
+        }
+        (database, long, other)
+    }
+
+    /// L5: while a clear's record is not durable yet, nothing that a flush could do makes the log shorter, and no look for one
+    /// is asked for, which would find nothing and call for another, for as long as the clear takes.
+    #[test]
+    fn what_an_operation_needs_of_the_log_asks_for_no_flush() {
+        let simulation = Simulation::new(1);
+        let (_database, long, other) = with_long_log(&simulation, 9 << 20);
+        let core = &long.handle.core;
+        // As a clear does that is reserved, and whose record waits for its sync.
+        other.shared.begin_operation(long.shared.oldest_unflushed(&[]).unwrap());
+        long.flush().unwrap();
+        *core.jobs.lock() = crate::jobs::Jobs::default();
+        core.relieve_log();
+        let jobs = core.jobs.lock();
+        assert!(core.pins_too_much_log(&other.shared), "the test is about a keyspace that keeps the log long");
+        assert!(jobs.look_for_flush.is_empty() && !jobs.was_busy, "{:?}", jobs.look_for_flush);
+    }
+
+    /// P9, P10: a writer at the limit of the log is told of a flush that failed if it is what keeps the log long, and of no other
+    /// keyspace's.
+    #[test]
+    fn who_waits_for_the_log_is_told_of_what_keeps_it_long() {
+        let simulation = Simulation::new(1);
+        let (_database, long, other) = with_long_log(&simulation, 16 << 20);
+        let core = &long.handle.core;
+        let failed = Error::DiskFull { source: Arc::new(std::io::Error::from(std::io::ErrorKind::StorageFull)) };
+        let reason = |task| {
+            core.jobs.lock().failed = [(task, failed.clone())].into();
+            core.failure_to_shorten_log()
+        };
+        assert!(reason(Task::Flush(other.shared.id)).is_none());
+        assert!(reason(Task::Operation(other.shared.id)).is_none());
+        assert!(reason(Task::Compaction(long.shared.id)).is_none());
+        assert!(reason(Task::Flush(long.shared.id)).is_some());
+        assert!(reason(Task::Log).is_some() && reason(Task::Manifest).is_some());
     }
 }

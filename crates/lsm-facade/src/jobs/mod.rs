@@ -40,6 +40,7 @@ mod wait;
 
 use crate::Error;
 
+pub(crate) use self::log::LogJobsOf;
 pub(crate) use self::pace::load_of;
 pub(crate) use self::queue::{Jobs, scope_of};
 pub(crate) use self::range::{check_wanted, is_cancelled};

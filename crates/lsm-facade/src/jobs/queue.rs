@@ -152,12 +152,6 @@ impl Jobs {
         self.failed.iter().find(|(task, _)| makes(task)).map(|(_, error)| error.clone())
     }
 
-    /// Why nothing may come of what makes the log shorter, if so: compactions do not.
-    pub(crate) fn failure_to_shorten_log(&self) -> Option<Error> {
-        let failed = self.failed.iter().find(|(task, _)| !matches!(task, Task::Compaction(_)));
-        failed.map(|(_, error)| error.clone())
-    }
-
     pub(super) fn hold_back(&mut self, task: Task) {
         self.held_back.insert(task);
         self.done_since_failure = 0;
