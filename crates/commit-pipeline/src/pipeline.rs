@@ -81,8 +81,8 @@ pub struct PipelineCounts {
     pub syncs: u64,
     /// Commits and calls of [`Pipeline::persist`] that these syncs answered: divided by `syncs`, the size of a group.
     pub synced: u64,
-    /// How often a commit found no segment ready, and made it or waited for whoever did: several syncs of a disk. Zero where
-    /// somebody keeps the journal ahead of its writers.
+    /// How often a commit found no segment ready, and made it, waited for whoever did (several syncs of a disk), or was refused
+    /// because there is no room for it. Zero where somebody keeps the journal ahead of its writers.
     pub segment_waits: u64,
 }
 

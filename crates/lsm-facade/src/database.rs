@@ -350,7 +350,7 @@ impl Database {
     /// needs the disk or the processors for a while. May be asked for several times at once.
     ///
     /// Writes go on while there is memory for them; at a hard limit they fail with [`Error::Suspended`] instead of waiting for
-    /// what does not come, as does whoever waits for jobs (P9).
+    /// what does not come, as does whoever waits for jobs (P9). The log is kept ahead of them meanwhile, on its own thread.
     ///
     /// ```
     /// # fn main() -> lsm_facade::Result<()> {

@@ -124,7 +124,8 @@ pub struct Stats {
     pub commits: u64,
     /// Syncs of the log since opening.
     pub log_syncs: u64,
-    /// How often a commit found no log segment ready and waited until it was made, which background jobs are to spare it (L1).
+    /// How often a commit found no log segment ready and waited until it was made, which the log's own worker is to spare it (L1),
+    /// or was refused because it could not be made.
     pub log_segment_waits: u64,
     /// Bytes of all log segments.
     pub log_bytes: u64,

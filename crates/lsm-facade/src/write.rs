@@ -504,8 +504,8 @@ impl Core {
         while let Err(Error::DiskFull { .. } | Error::Io { .. }) = waited {
             // Begun before the look: what fails after it ends this one.
             let wait = scheduler.begin_wait();
-            let failed = self.failure_to_shorten_log();
-            if failed.is_some() {
+            if let Some(error) = self.failure_to_shorten_log() {
+                waited = Err(error);
                 break;
             }
             waited = self.wait_on(wait, has_room);

@@ -667,6 +667,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --lib the_log_is_kept_ahead_while_the_workers_are_in_jobs",
     },
     Fault {
+        name: "facade-log-worker-gives-up",
+        breaks: "P8",
+        caught_by: "-p lsm-facade --lib the_log_is_kept_ahead_while_the_workers_are_in_jobs",
+    },
+    Fault {
         name: "facade-log-relief-asks-for-nothing",
         breaks: "L5",
         caught_by: "-p lsm-facade --lib what_an_operation_needs_of_the_log_asks_for_no_flush",
@@ -674,7 +679,7 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "facade-log-failures-of-others-count",
         breaks: "P9",
-        caught_by: "-p lsm-facade --lib who_waits_for_the_log_is_told_of_what_keeps_it_long",
+        caught_by: "-p lsm-facade --lib who_waits_for_the_log_is_not_told_of_what_does_not_matter",
     },
     Fault {
         name: "facade-outputs-of-other-parts-stay",
