@@ -152,8 +152,7 @@ impl DatabaseBuilder {
 
     /// Threads for flushes and compactions. 0 runs nothing in the background: [`Database::run_one_job`] steps, and
     /// whoever has to wait for a job runs it, so that a run is deterministic. At most 64. Default: the number of
-    /// cores, at most 4. With any, one more keeps the log ahead of its writers; it sleeps
-    /// unless they have filled another MiB.
+    /// cores, at most 4. With any, one more keeps the log ahead of its writers; it sleeps unless they have filled another MiB.
     pub fn background_threads(mut self, threads: usize) -> Self {
         self.options.background_threads = threads;
         self
