@@ -282,15 +282,16 @@ mod tests {
         let flushing = keyspace.clone();
         let flushing = std::thread::spawn(move || flushing.flush());
         drop(held_up.changed.wait_while(held_up.state.lock().unwrap(), |(begun, _)| *begun == 0).unwrap());
-        let is_made = || {
-            (0..5000).any(|_| {
-                let made = !core.wants_segment();
-                if !made {
+        let comes_true = |condition: &dyn Fn() -> bool| {
+            (0..10_000).any(|_| {
+                let is_true = condition();
+                if !is_true {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                made
+                is_true
             })
         };
+        let is_made = || comes_true(&|| !core.wants_segment());
         let write_one = || keyspace.insert("key", [0; 32 << 10]).unwrap();
         let pipeline = core.pipeline.as_ref().unwrap();
         for _ in 0..3 {
@@ -305,9 +306,12 @@ mod tests {
         }
         assert_eq!(database.stats().log_segment_waits, 0, "{}", database.stats());
         let full = Fault::on(FileOperation::Create).path_contains("/log").effect(FaultEffect::NoSpace);
-        simulation.files.inject(full);
+        let full = simulation.files.inject(full);
         let refused = (0..10_000).find_map(|_| keyspace.insert("key", [0; 32 << 10]).err());
         assert!(matches!(refused, Some(Error::DiskFull { .. })), "{refused:?}");
+        // Two attempts it may still owe to those writes: the one it is in, and the one it was told of meanwhile.
+        let owed = simulation.files.fault_hits(full) + 2;
+        assert!(comes_true(&|| simulation.files.fault_hits(full) > owed), "nobody tries again: {}", database.stats());
         simulation.files.clear_faults();
         assert!(is_made(), "nobody makes a segment though the disk is full no more: {}", database.stats());
         write_one();
