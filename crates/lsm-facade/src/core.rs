@@ -16,7 +16,7 @@ use commit_pipeline::{Pipeline, Turnstile};
 use compaction::{RateLimiter, Scheduler, Throttle};
 use crossbeam_epoch::Guard;
 use file_system::{DirectoryLock, Environment, FileSystem};
-use internal_key::{JobId, KeyspaceId, SeqNo, TableId};
+use internal_key::{JobId, KeyspaceId, SegmentId, SeqNo, TableId};
 use lock_meter::Mutex;
 use manifest::{Change, Claim, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestStore, TableEntry};
 use memory_budget::MemoryBudget;
@@ -338,11 +338,11 @@ impl Parts {
     }
 
     /// The ids that an edit must record as taken.
-    pub(crate) fn taken_ids(&self, log: &Log) -> Change {
+    pub(crate) fn taken_ids(&self, next_segment: SegmentId) -> Change {
         let last = self.manifest.current().last_seqno;
         Change::RaiseNextIds {
             table: TableId(self.next_table.load(Ordering::Relaxed)),
-            segment: log.next_segment_id(),
+            segment: next_segment,
             job: JobId(self.next_job.load(Ordering::Relaxed)),
             epoch: internal_key::Epoch(last.get() + 1),
         }
@@ -545,6 +545,21 @@ impl Core {
         if self.closed.load(Ordering::Relaxed) { Error::Closed } else { error }
     }
 
+    /// Makes an edit durable, and tells the certain failures from those that fail the database (M7, P8). Begins the log if it
+    /// has not begun: a database without one is as its last close left it (M6).
+    pub(crate) fn commit_edit(&self, edit: Edit) -> Result<Arc<Manifest>, EditError> {
+        if let Some(pipeline) = &self.pipeline
+            && self.manifest.current().log_floor == LogFloor::default()
+            && !planted_faults::planted("facade-edited-without-a-log")
+        {
+            pipeline.journal().prepare_segment().map_err(|error| match error.is_uncertain() {
+                true => EditError::Uncertain(error.into()),
+                false => EditError::Certain(error.into()),
+            })?;
+        }
+        self.parts.commit_edit(edit)
+    }
+
     /// The prefix of all writes that reads see (P3).
     #[inline]
     pub(crate) fn visible(&self) -> &Frontier {
@@ -629,6 +644,8 @@ impl Core {
 
     /// Where replay would have to begin if the parts in `flushing` were durable (L5, M2), and the claim to raise (L3).
     ///
+    /// Nothing while there is no log.
+    ///
     /// The next sequence number is read first: whatever is reserved later is at or above it, and whatever was reserved
     /// before has left its mark in a memtable under the same lock.
     pub(crate) fn log_progress(&self, flushing: &[(KeyspaceId, &[SealedPart])]) -> Vec<Change> {
@@ -641,11 +658,14 @@ impl Core {
             }
         }
         let log = pipeline.journal();
+        if !log.has_begun() {
+            return Vec::new();
+        }
         let floor = log.floor_for(oldest);
         vec![
             Change::RaiseLogFloor(LogFloor { segment: floor.id, salt: floor.salt }),
             Change::RaiseClaim(claim(log.durable())),
-            self.taken_ids(log),
+            self.taken_ids(log.next_segment_id()),
         ]
     }
 }

@@ -64,6 +64,9 @@ impl std::fmt::Debug for Database {
 impl Database {
     /// Opens the database in `path`, creating it if there is none, with every option at its default.
     ///
+    /// One that was closed when all of it was in tables is opened without writing anything: the first change begins its log, which
+    /// takes four syncs.
+    ///
     /// # Errors
     /// As [`DatabaseBuilder::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {

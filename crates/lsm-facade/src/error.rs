@@ -239,7 +239,13 @@ impl From<LogError> for Error {
     fn from(error: LogError) -> Self {
         match error {
             LogError::NotPrepared { cause } | LogError::Io(cause) => Self::from_shared_file(cause),
-            LogError::Failed { .. } => Self::Failed { cause: Arc::new(error) },
+            LogError::Failed { .. } | LogError::NotNamed { is_certain: false, .. } => {
+                Self::Failed { cause: Arc::new(error) }
+            }
+            LogError::NotNamed { ref cause, .. } => match cause.downcast_ref::<Self>() {
+                Some(error) => error.clone(),
+                None => Self::corrupt(error),
+            },
             LogError::ReadOnly { .. } => Self::Unsupported { source: Arc::new(error) },
             other => Self::corrupt(other),
         }

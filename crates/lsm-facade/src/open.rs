@@ -22,7 +22,7 @@ use std::thread::Scope;
 use commit_pipeline::{Pipeline, PipelineOptions, Turnstile};
 use compaction::{Scheduler, Throttle};
 use file_system::{DirectoryEntry, Environment};
-use internal_key::{Epoch, JobId, KeyspaceId, SeqNo, TableId, Trailer};
+use internal_key::{Epoch, JobId, KeyspaceId, SegmentId, SeqNo, TableId, Trailer};
 use lock_meter::Mutex;
 use manifest::{
     Change, DatabasePaths, Edit, KeyspaceState, LogFloor, Manifest, ManifestError, ManifestStore, OpenMode, TableEntry,
@@ -30,7 +30,9 @@ use manifest::{
 use memory_budget::MemoryBudget;
 use skiplist_memtable::{Filling, Memtable};
 use version_history::{Frontier, KeptForSnapshots, SnapshotRegistry};
-use write_ahead_log::{Log, LogOptions, Record, RecordKind, ReplayOptions, ReplayReport};
+use write_ahead_log::{
+    Log, LogOptions, NameFirst, NotNamed, Record, RecordKind, ReplayOptions, ReplayReport, SegmentName,
+};
 
 use crate::batch_format::{self, BatchPart, BatchReference};
 use crate::core::{
@@ -443,7 +445,7 @@ fn check_tables(parts: &Parts) -> Result<()> {
     Ok(())
 }
 
-fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered) -> Core {
+fn new_core(parts: Arc<Parts>, pipeline: Option<Pipeline<Log>>, recovered: Recovered) -> Core {
     let mut keyspaces = Keyspaces::default();
     let mut histories = Vec::new();
     // What salvage passed over may have been written at any seqno.
@@ -458,7 +460,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
         keyspaces.insert(shared);
     }
     let core = Core {
-        parts: Arc::new(parts),
+        parts,
         pipeline,
         frozen_visible: Frontier::new(recovered.last_seqno),
         snapshots: Arc::new(SnapshotRegistry::new(SeqNo::ZERO)),
@@ -494,7 +496,7 @@ fn new_core(parts: Parts, pipeline: Option<Pipeline<Log>>, recovered: Recovered)
 fn open_for_reading(parts: Parts) -> Result<Arc<Core>> {
     check_tables(&parts)?;
     let recovered = replay(&parts)?;
-    let core = new_core(parts, None, recovered);
+    let core = new_core(Arc::new(parts), None, recovered);
     // A later file may be gone by the time it is read: every table is opened now, and stays open (M5).
     for keyspace in core.keyspace_list() {
         for (_, table) in keyspace.history.current_full().version().tables() {
@@ -526,8 +528,19 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
         way: parts.options.log_way,
         ..LogOptions::default()
     };
+    let parts = Arc::new(parts);
     let manifest = parts.manifest.current();
-    let (log, tail, recovered) = if manifest.log_floor == LogFloor::default() {
+    let (log, tail, recovered) = if !created && log_may_begin_later(&parts, &manifest)? {
+        let (log, tail) = Log::create_later(
+            &parts.environment,
+            &parts.paths.log_dir(),
+            manifest.database_id.0,
+            log_options,
+            manifest.next_segment_id,
+            name_first(&parts),
+        );
+        (log, tail, without_log(&parts)?)
+    } else if manifest.log_floor == LogFloor::default() {
         let (log, tail) = Log::create(
             &parts.environment,
             &parts.paths.log_dir(),
@@ -536,9 +549,7 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
             manifest.next_segment_id,
         )?;
         let start = log.first_segment();
-        let edit = Edit::of(Change::RaiseLogFloor(LogFloor { segment: start.id, salt: start.salt }))
-            .and(parts.taken_ids(&log));
-        parts.commit_edit(edit).map_err(EditError::into_error)?;
+        name_log(&parts, start, log.next_segment_id()).map_err(EditError::into_error)?;
         (log, tail, without_log(&parts)?)
     } else {
         let recovered = replay(&parts)?;
@@ -576,6 +587,38 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
     remove_leftovers(&core, &referenced, &tables)?;
     start_jobs(&core).map_err(|source| Error::Io { source: Arc::new(source) })?;
     Ok(core)
+}
+
+/// Whether the log can wait for the first change: the database is as its last close left it, and that it cannot be taken for one
+/// that never was (M6) is said by its tables.
+fn log_may_begin_later(parts: &Parts, manifest: &Manifest) -> Result<bool> {
+    // A process that was killed while it closed left a manifest that may not be durable yet, and the segments that the one
+    // before names.
+    let log_is_gone = || parts.files().read_dir(&parts.paths.log_dir()).map(|entries| entries.is_empty());
+    let is_ended = manifest.log_floor == LogFloor::default() && manifest.closed_cleanly && has_tables(manifest);
+    Ok(is_ended && log_is_gone()? && !planted_faults::planted("facade-log-begun-by-opening"))
+}
+
+/// Names the first segment of the log in the manifest.
+fn name_log(parts: &Parts, first: SegmentName, next_id: SegmentId) -> Result<(), EditError> {
+    let floor = Change::RaiseLogFloor(LogFloor { segment: first.id, salt: first.salt });
+    parts.commit_edit(Edit::of(floor).and(parts.taken_ids(next_id))).map(drop)
+}
+
+/// Names the first segment of a log that begins later.
+fn name_first(parts: &Arc<Parts>) -> NameFirst {
+    let parts = Arc::clone(parts);
+    Box::new(move |first, next_id| {
+        name_log(&parts, first, next_id).map_err(|error| {
+            let is_certain = !matches!(error, EditError::Uncertain(_));
+            NotNamed { cause: Arc::new(error.into_error()), is_certain }
+        })
+    })
+}
+
+/// Whether a manifest names any table.
+fn has_tables(manifest: &Manifest) -> bool {
+    manifest.keyspaces.values().any(|state| state.tables().next().is_some())
 }
 
 impl RecoveredKeyspace {
@@ -771,6 +814,10 @@ pub(crate) fn close(core: &Core) -> Result<()> {
 fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     let mut tail = pipeline.close()?;
     let log = pipeline.journal();
+    if core.manifest.current().log_floor == LogFloor::default() {
+        // M6: nothing has changed since the close before.
+        return Ok(());
+    }
     let mut changes = core.log_progress(&[]);
     let needed = core.keyspace_list().iter().any(|keyspace| keyspace.oldest_unflushed(&[]).is_some())
         && !planted_faults::planted("log-ended-while-it-is-needed");
@@ -779,8 +826,7 @@ fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
         changes.push(Change::RaiseClaim(claim(end)));
     }
     // M6: a database without a table and without a log would look as if there never was one, should its manifest go.
-    let has_tables = core.manifest.current().keyspaces.values().any(|state| state.tables().next().is_some());
-    let ends = !needed && has_tables;
+    let ends = !needed && has_tables(&core.manifest.current());
     if ends {
         changes.push(Change::EndLog);
     }

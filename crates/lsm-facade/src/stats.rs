@@ -125,7 +125,8 @@ pub struct Stats {
     /// Syncs of the log since opening.
     pub log_syncs: u64,
     /// How often a commit found no log segment ready and waited until it was made, which the log's own worker is to spare it (L1),
-    /// or was refused because it could not be made.
+    /// or was refused because it could not be made. The first commit after a close that left nothing in the log counts: it
+    /// begins the log.
     pub log_segment_waits: u64,
     /// Bytes of all log segments.
     pub log_bytes: u64,

@@ -596,7 +596,8 @@ fn a_log_with_nothing_in_it_ends_with_the_database() {
     }
 }
 
-/// L5, M2, P6: a crash before and after every event of a close that ends the log, and of the opening that begins another.
+/// L5, M2, M6, P6: a crash before and after every event of a close that ends the log, of the opening that begins no other, and
+/// of the write that does.
 #[test]
 fn a_crash_while_a_log_ends_or_begins_anew_loses_nothing() {
     let simulation = Simulation::new(1);
@@ -609,10 +610,110 @@ fn a_crash_while_a_log_ends_or_begins_anew_loses_nothing() {
     database.close().unwrap();
     drop(database);
     let closed = simulation.files.event_count();
-    drop(builder(&simulation).open().unwrap());
+    let database = builder(&simulation).open().unwrap();
+    let opened = simulation.files.event_count();
+    // What is there already, so that every crash finds the same.
+    let written = keyspace(&database, "left").with_durability(Durability::Synced);
+    let (row, value) = expected["left"].last().unwrap();
+    written.insert(row, value).unwrap();
     let ended = simulation.files.event_count();
-    assert!(began + 10 < closed && closed + 10 < ended, "{began}, {closed}, {ended}");
+    assert!(began + 10 < closed && closed <= opened && opened + 10 < ended, "{began}, {closed}, {opened}, {ended}");
     crash_after_each(&simulation, began..=ended, &expected);
+}
+
+/// M6: who opens what was closed when all was flushed, reads it and closes it again changes no file; the first change begins the
+/// log, be it an edit of the manifest alone.
+#[test]
+fn who_only_reads_a_closed_database_writes_nothing() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).open().unwrap();
+    fill(&database);
+    database.flush().unwrap();
+    database.wait_until_idle().unwrap();
+    let expected = contents(&database);
+    database.close().unwrap();
+    let files = |simulation: &Simulation| listing(&*simulation.files, Path::new(DB));
+    let segments = |simulation: &Simulation| {
+        files(simulation).into_keys().filter(|path| path.extension().is_some_and(|end| end == "wal")).count()
+    };
+    let closed = files(&simulation);
+    for _ in 0..3 {
+        let database = builder(&simulation).open().unwrap();
+        assert!(contents(&database) == expected);
+        let snapshot = database.snapshot().unwrap();
+        assert_eq!(snapshot.iter(&keyspace(&database, "left")).count(), expected["left"].len());
+        drop(snapshot);
+        while database.run_one_job().unwrap() {}
+        database.persist().unwrap();
+        assert_eq!((database.stats().log_bytes, database.stats().manifest_edits), (0, 0));
+        database.close().unwrap();
+        assert_unchanged(&closed, &files(&simulation), "reading");
+    }
+    type Change = (&'static str, fn(&Database));
+    let changes: [Change; 4] = [
+        ("a write", |database| keyspace(database, "left").insert("key", "value").unwrap()),
+        ("a new keyspace", |database| drop(database.create_keyspace("new", small()).unwrap())),
+        ("a clear", |database| keyspace(database, "left").clear().unwrap()),
+        ("a compaction", |database| keyspace(database, "left").compact().unwrap()),
+    ];
+    for (what, change) in changes {
+        let simulation = Simulation::with_files(simulation.files.crash_image(Crash::Kill, 1), 1);
+        let database = builder(&simulation).open().unwrap();
+        change(&database);
+        assert!(segments(&simulation) > 0, "{what} begins the log");
+        let changed = contents(&database);
+        database.close().unwrap();
+        let database = builder(&simulation).open().unwrap();
+        assert!(contents(&database) == changed, "{what}");
+    }
+}
+
+/// M6, P8: while the manifest cannot name the first segment of the log no record gets into it; once it can, writes go on.
+#[test]
+fn a_log_that_cannot_be_named_takes_no_record() {
+    let simulation = Simulation::new(1);
+    let database = builder(&simulation).open().unwrap();
+    fill(&database);
+    database.flush().unwrap();
+    database.wait_until_idle().unwrap();
+    let expected = contents(&database);
+    database.close().unwrap();
+    let database = builder(&simulation).open().unwrap();
+    let left = keyspace(&database, "left");
+    let full = Fault::on(FileOperation::Create).path_contains("/db/.tmp").effect(FaultEffect::NoSpace);
+    let full = simulation.files.inject(full);
+    // Twice: the segment that was made the first time is not for use.
+    for _ in 0..2 {
+        let refused = left.insert("key", "value");
+        assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");
+        assert!(matches!(left.compact(), Err(Error::DiskFull { .. }) | Ok(())));
+    }
+    assert!(matches!(database.health(), Health::Well | Health::Degraded { .. }));
+    assert!(contents(&database) == expected);
+    simulation.files.remove_fault(full);
+    left.insert("key", "value").unwrap();
+    let written = contents(&database);
+    let killed = Simulation::with_files(simulation.files.crash_image(Crash::Kill, 1), 1);
+    assert!(contents(&builder(&killed).open().unwrap()) == written);
+    let uncertain = Simulation::with_files(simulation.files.crash_image(Crash::Kill, 2), 2);
+    drop((left, database));
+    // Where nobody knows whether it is named, the database fails.
+    let database = builder(&uncertain).open().unwrap();
+    database.flush().unwrap();
+    database.wait_until_idle().unwrap();
+    database.close().unwrap();
+    let database = builder(&uncertain).open().unwrap();
+    let unknown = uncertain.files.inject(Fault::on(FileOperation::SyncDirectory).path_ends_with(DB));
+    let left = keyspace(&database, "left");
+    for _ in 0..2 {
+        let refused = left.insert("later", "value");
+        assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+        assert!(matches!(database.health(), Health::Failed { .. }));
+        uncertain.files.remove_fault(unknown);
+    }
+    assert!(contents(&database) == written);
+    drop((left, database));
+    assert!(contents(&builder(&uncertain).open().unwrap()) == written);
 }
 
 /// Crashes after each of these events in three ways: what is there is what is expected, and what is written next is whole.

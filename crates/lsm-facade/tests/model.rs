@@ -75,8 +75,9 @@ const KINDS: [&str; 14] = [
 
 #[test]
 fn the_database_answers_as_the_model_does() {
+    // Several of these meet all kinds by themselves, so that it does not hang on how threads take turns.
     let (seeds, first, operations) =
-        (number_in("MODEL_SEEDS", 7), number_in("MODEL_FIRST_SEED", 0), number_in("MODEL_OPS", 5000));
+        (number_in("MODEL_SEEDS", 7), number_in("MODEL_FIRST_SEED", 9), number_in("MODEL_OPS", 5000));
     let mut met = Met::default();
     let seeds = match std::env::var(test_support::SEED_VARIABLE) {
         Ok(_) => 0..1,

@@ -672,6 +672,26 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --lib the_log_is_kept_ahead_while_the_workers_are_in_jobs",
     },
     Fault {
+        name: "facade-log-begun-by-opening",
+        breaks: "M6",
+        caught_by: "-p lsm-facade --test lifecycle who_only_reads_a_closed_database_writes_nothing",
+    },
+    Fault {
+        name: "facade-edited-without-a-log",
+        breaks: "M6",
+        caught_by: "-p lsm-facade --test lifecycle who_only_reads_a_closed_database_writes_nothing",
+    },
+    Fault {
+        name: "log-first-segment-used-without-a-name",
+        breaks: "M6",
+        caught_by: "-p lsm-facade --test lifecycle a_log_that_cannot_be_named_takes_no_record",
+    },
+    Fault {
+        name: "log-gives-up-what-the-floor-names",
+        breaks: "L5",
+        caught_by: "-p write-ahead-log --test writing a_log_that_begins_later_is_named_before_its_first_record",
+    },
+    Fault {
         name: "facade-log-relief-asks-for-nothing",
         breaks: "L5",
         caught_by: "-p lsm-facade --lib what_an_operation_needs_of_the_log_asks_for_no_flush",

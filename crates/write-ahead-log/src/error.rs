@@ -24,6 +24,15 @@ pub enum LogError {
         #[source]
         cause: Arc<FileError>,
     },
+    /// The first segment of a log that is [created later](crate::Log::create_later) could not be named. No record was stored.
+    #[error("the log's first segment could not be named: {cause}")]
+    NotNamed {
+        /// What whoever was to name it says.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+        /// Whether it is certain that nothing names it (P8): then trying again later may succeed.
+        is_certain: bool,
+    },
     /// A log was to be created where records lie (M6). Nothing was changed.
     #[error("cannot create a log: {path} holds records")]
     NotEmpty {
@@ -49,9 +58,9 @@ impl LogError {
         matches!(self, Self::NotPrepared { cause } if cause.is_out_of_space())
     }
 
-    /// Whether the log is unusable until it is reopened.
+    /// Whether nobody knows what is on the disk, so that nothing more may be written until it is reopened (P8).
     pub fn is_uncertain(&self) -> bool {
-        matches!(self, Self::Failed { .. })
+        matches!(self, Self::Failed { .. } | Self::NotNamed { is_certain: false, .. })
     }
 }
 

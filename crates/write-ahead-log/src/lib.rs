@@ -81,6 +81,6 @@ pub use record::{
 pub use replay::{
     NamedBy, Record, RecordFault, ReplayError, ReplayOptions, ReplayReport, ReplayedSegment, Skipped, replay,
 };
-pub use rotation::{LogPin, Recycled};
+pub use rotation::{LogPin, NameFirst, NotNamed, Recycled};
 pub use segment::{FORMAT_VERSION, FeatureBits, HeaderFault, MAGIC, SEGMENT_HEADER_BYTES, SegmentHeader};
 pub use tail::{LogTail, Reservation};

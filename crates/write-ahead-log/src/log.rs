@@ -20,10 +20,10 @@ use internal_key::{SegmentId, SeqNo};
 use crate::position::segment_path;
 use crate::record::{Payload, RECORD_HEADER_BYTES, RecordHeader, RecordKind, encode_seal};
 use crate::rotation::{LiveSegment, State};
-use crate::segment::{SEGMENT_HEADER_BYTES, SegmentMaker};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentMaker};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tail::{Handle, handles_on};
-use crate::{DurableClaim, LogError, LogOptions, LogPosition, LogTail, Reservation, ReserveError};
+use crate::{DurableClaim, LogError, LogOptions, LogPosition, LogTail, NameFirst, Reservation, ReserveError};
 
 /// The log of a database, shared by all its threads.
 ///
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) durable: DurableClaim,
     /// The first failure of a store or sync (P8).
     failure: OnceLock<Arc<FileError>>,
+    /// Names the first segment of a log that was created to begin later.
+    pub(crate) name_first: Option<NameFirst>,
     /// Held while a segment is being made, so that only one is. Before `state`.
     pub(crate) preparing: Mutex<()>,
     /// Held while syncing. Before `state`.
@@ -94,7 +96,35 @@ impl Log {
         let segment = Arc::new(maker.make(first, bytes, None).map_err(certain)?);
         let start = LogPosition::new(first, SEGMENT_HEADER_BYTES as u64);
         let live = VecDeque::from([LiveSegment { segment, first_seqno: SeqNo::ZERO }]);
-        Ok(Self::begin(maker, live, DurableClaim::new(start), false))
+        Ok(Self::begin(maker, live, DurableClaim::new(start), false, None))
+    }
+
+    /// As [`create`](Self::create), but does nothing yet: the first segment is made by the first
+    /// [`prepare_segment`](Self::prepare_segment), which a writer calls whose record finds no room. So who only reads what a
+    /// closed database holds writes nothing.
+    ///
+    /// `dir` must be durable and hold no segment. `name_first` is given the name of a segment that could become the first one
+    /// and the [next id](Self::next_segment_id), and makes both durable in the manifest, before any record can get into that
+    /// segment (**M6**). If the first record turns out not to fit, it is called again with another one, whose id is larger.
+    ///
+    /// # Panics
+    /// If `first` is zero.
+    pub fn create_later(
+        environment: &Environment,
+        dir: &Path,
+        database_id: u128,
+        options: LogOptions,
+        first: SegmentId,
+        name_first: NameFirst,
+    ) -> (Self, LogTail) {
+        assert!(first > SegmentId(0), "L4: ids begin with one");
+        let maker = SegmentMaker { environment: environment.clone(), dir: dir.to_owned(), database_id, options };
+        // Before every position that a record will have.
+        let before = SegmentId(first.get() - 1);
+        let segment = Arc::new(Segment::nowhere(before, dir));
+        let live = VecDeque::from([LiveSegment { segment, first_seqno: SeqNo::ZERO }]);
+        let start = LogPosition::new(before, SEGMENT_HEADER_BYTES as u64);
+        Self::begin(maker, live, DurableClaim::new(start), false, Some(name_first))
     }
 
     /// A log whose current segment is the last of `live`, and empty.
@@ -103,6 +133,7 @@ impl Log {
         live: VecDeque<LiveSegment>,
         durable: DurableClaim,
         claims_held: bool,
+        name_first: Option<NameFirst>,
     ) -> (Self, LogTail) {
         let current = live.back().expect("L4: a log has a current segment");
         let (name, bytes, seqno_min) = (current.segment.name, current.segment.bytes, current.first_seqno);
@@ -120,6 +151,7 @@ impl Log {
             maker,
             durable,
             failure: OnceLock::new(),
+            name_first,
             preparing: Mutex::new(()),
             sync: Mutex::new(SyncState { clean_before: name.id, claims_held }),
             state: Mutex::new(state),
@@ -145,7 +177,8 @@ impl Log {
         if let Some(cause) = self.shared.failure.get() {
             return Err(LogError::Failed { cause: Arc::clone(cause) });
         }
-        if let Some(seal) = &reservation.seal {
+        // The first segment is named by the manifest alone.
+        if let Some(seal) = reservation.seal.as_ref().filter(|seal| !seal.handle.segment.is_nowhere()) {
             let successor = encode_seal(reservation.handle.segment.name);
             let payload = Payload::of_any_kind(RecordKind::Seal, &successor);
             self.store(&seal.handle, seal.offset, reservation.first_seqno, reservation.claim, &payload)?;

@@ -110,7 +110,7 @@ impl Log {
             // All that was replayed was durable before, and the seal is now.
             durable.raise(start);
         }
-        let (log, tail) = Self::begin(maker, live, durable, report.beyond_claim);
+        let (log, tail) = Self::begin(maker, live, durable, report.beyond_claim, None);
         log.populate_ahead(start);
         tracing::info!(%report, successor = %start.segment, "log resumed");
         Ok((log, tail))

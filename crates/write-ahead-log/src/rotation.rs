@@ -21,12 +21,26 @@ use internal_key::{SegmentId, SeqNo};
 use crate::log::lock;
 use crate::position::{parse_segment_file_name, segment_path};
 use crate::reader::read_segment_header;
-use crate::segment::{HeaderFault, Segment};
+use crate::segment::{HeaderFault, SEGMENT_HEADER_BYTES, Segment};
 use crate::tail::{Handles, handles_on};
 use crate::{Log, LogError, LogOptions, LogPosition, LogTail, SegmentName};
 
+/// Makes durable, in the manifest, what may become the first segment of a log that is
+/// [created later](Log::create_later), and the smallest id that no segment has had. Called by one thread at a time, which holds
+/// no lock that a reservation takes.
+pub type NameFirst = Box<dyn Fn(SegmentName, SegmentId) -> Result<(), NotNamed> + Send + Sync>;
+
+/// Why a [first segment](NameFirst) could not be named.
+#[derive(Debug, Clone)]
+pub struct NotNamed {
+    /// What failed.
+    pub cause: Arc<dyn std::error::Error + Send + Sync>,
+    /// Whether it is certain that nothing names the segment (P8).
+    pub is_certain: bool,
+}
+
 pub(crate) struct State {
-    /// Oldest first; the last is current. Never empty.
+    /// Oldest first; the last is current. Never empty: a log that has not begun has one that is [nowhere](Segment::nowhere).
     pub(crate) live: VecDeque<LiveSegment>,
     /// Durable, empty, named by nothing yet.
     pub(crate) prepared: Option<(Arc<Segment>, Handles)>,
@@ -42,6 +56,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Whether there is a segment that records are in, or were meant for.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.live.back().is_none_or(|live| !live.segment.is_nowhere())
+    }
+
     /// The sum of the lengths of all live segments.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live.iter().map(|live| live.segment.bytes).sum()
@@ -92,6 +111,8 @@ impl Log {
         // Small segments are used up sooner than the background looks again.
         const ALWAYS_BYTES: u64 = 2 << 20;
         let is_due = tail.bytes <= ALWAYS_BYTES || tail.offset > tail.bytes / 4;
+        // The first segment is made by who has a record for it.
+        let is_due = is_due && tail.bytes > 0;
         is_due && lock(&self.shared.state).prepared.is_none()
     }
 
@@ -105,7 +126,7 @@ impl Log {
         if let Some(error) = self.failure() {
             return Err(error);
         }
-        let (id, bytes, recycled) = {
+        let (id, bytes, recycled, is_first) = {
             let mut state = lock(&self.shared.state);
             if state.prepared.is_some() {
                 return Ok(());
@@ -125,7 +146,7 @@ impl Log {
                     None
                 }
             };
-            (id, bytes, recycled)
+            (id, bytes, recycled, !state.has_begun())
         };
         let segment = match self.shared.maker.make(id, bytes, recycled.as_deref()) {
             Ok(segment) => Arc::new(segment),
@@ -135,12 +156,35 @@ impl Log {
                 return Err(LogError::NotPrepared { cause: Arc::new(error) });
             }
         };
+        if is_first && !planted_faults::planted("log-first-segment-used-without-a-name") {
+            self.name_first(&segment)?;
+        }
         self.populate(&segment, 0);
         let handles = handles_on(&segment);
         lock(&self.shared.state).prepared = Some((segment, handles));
+        self.give_up_doomed();
+        Ok(())
+    }
+
+    /// Removes what is to be removed; what cannot be now is by the next call.
+    fn give_up_doomed(&self) {
         if let Err(error) = self.give_up(Vec::new(), Recycled::default()) {
-            tracing::warn!(%error, "log segments that the log has outgrown stay behind for now");
+            tracing::warn!(%error, "log segments that are of no use stay behind for now");
         }
+    }
+
+    /// Has the manifest name what may become the first segment of the log (M6).
+    fn name_first(&self, segment: &Segment) -> Result<(), LogError> {
+        let name_first = self.shared.name_first.as_ref().expect("M6: a log that begins later is named when it begins");
+        name_first(segment.name, self.next_segment_id()).map_err(|NotNamed { cause, is_certain }| {
+            if is_certain {
+                lock(&self.shared.state).doomed.push(segment_path(&self.shared.maker.dir, segment.name.id));
+                self.give_up_doomed();
+            }
+            LogError::NotNamed { cause, is_certain }
+        })?;
+        // Nothing is before it.
+        self.shared.durable.raise(LogPosition::new(segment.name.id, SEGMENT_HEADER_BYTES as u64));
         Ok(())
     }
 
@@ -174,6 +218,12 @@ impl Log {
         let state = lock(&self.shared.state);
         let newest = state.live.iter().rev().find(|live| live.first_seqno <= oldest_unflushed);
         newest.or(state.live.front()).expect("L4: a log has a current segment").segment.name
+    }
+
+    /// Whether it has a segment for its records: not yet if it was [created to begin later](Self::create_later). Until then
+    /// what it says of its segments belongs in no manifest.
+    pub fn has_begun(&self) -> bool {
+        lock(&self.shared.state).has_begun()
     }
 
     /// The name of the oldest live segment.
@@ -243,6 +293,12 @@ impl Log {
                 // Handles, pins and syncs each count; new ones come only from `live` and from the tail, which have it
                 // no more, so that a count of one is final.
                 match Arc::try_unwrap(segment) {
+                    // A first one that was too short for the first record: named until the next one is.
+                    Ok(segment)
+                        if segment.name == floor && !planted_faults::planted("log-gives-up-what-the-floor-names") =>
+                    {
+                        state.retired.push(Arc::new(segment));
+                    }
                     Ok(segment) => candidates.push((segment.name.id, segment.bytes)),
                     Err(held) if planted_faults::planted("log-recycles-what-is-held") => {
                         candidates.push((held.name.id, held.bytes));

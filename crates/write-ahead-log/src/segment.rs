@@ -204,6 +204,50 @@ pub(crate) struct Segment {
     pub(crate) populated: AtomicU64,
 }
 
+impl Segment {
+    /// What stands for the current segment until there is a first one: nothing fits into it, and it is no file.
+    pub(crate) fn nowhere(id: SegmentId, dir: &Path) -> Self {
+        let file = Arc::new(Nowhere { dir: dir.to_owned() });
+        // Salt zero is no segment's.
+        Self { name: SegmentName { id, salt: 0 }, bytes: 0, file: Some(file), populated: AtomicU64::new(0) }
+    }
+
+    /// Whether it only stands for one.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+/// The file of a segment that is none.
+#[derive(Debug)]
+struct Nowhere {
+    dir: PathBuf,
+}
+
+impl LogFile for Nowhere {
+    fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    fn len(&self) -> u64 {
+        0
+    }
+
+    fn way(&self) -> LogFileWay {
+        LogFileWay::Written
+    }
+
+    fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+        panic!("L1: {} bytes at {offset} of a log that has not begun", bytes.len());
+    }
+
+    fn populate(&self, _offset: u64, _bytes: u64) {}
+
+    fn sync(&self) -> Result<(), FileError> {
+        Ok(())
+    }
+}
+
 /// What new segments are made from: where, and for whom.
 #[derive(Debug)]
 pub(crate) struct SegmentMaker {

@@ -189,6 +189,9 @@ impl LogTail {
         let (segment, handles) = state.prepared.take().expect("L1: the successor stays ready until it is taken");
         assert_eq!(segment.name, reservation.handle.segment.name, "L1: the successor is the one that was reserved");
         (self.name, self.bytes, self.handles) = (segment.name, segment.bytes, handles);
+        if !state.has_begun() {
+            state.live.clear();
+        }
         state.live.push_back(LiveSegment { segment, first_seqno: reservation.first_seqno });
     }
 

@@ -3,12 +3,13 @@
 
 mod common;
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use common::{DATABASE, RealDirectory, create, listing, overwrite, payload_of, replay_all, seqno};
+use common::{DATABASE, RealDirectory, Remembered, create, listing, overwrite, payload_of, replay_all, seqno};
 use file_system::LogFileWay;
 use internal_key::SegmentId;
-use write_ahead_log::{Log, LogOptions, Payload, RecordKind, ReserveError};
+use write_ahead_log::{Log, LogError, LogOptions, NotNamed, Payload, RecordKind, ReserveError, SegmentName};
 
 fn options(way: LogFileWay) -> LogOptions {
     LogOptions {
@@ -288,4 +289,58 @@ fn a_log_that_begins_anew_takes_one_short_segment() {
     assert_eq!(lengths(&place), [16 << 10], "a quarter of the long one that was live");
     let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
     assert_eq!((seen.len(), report.unwrap().end), (1, end));
+}
+
+/// M6, L5: a log that is created to begin later does nothing before its first segment is asked for; that one is named before a
+/// record can get into it, and stays while it is what the manifest names, though the first record turns out not to fit.
+#[test]
+fn a_log_that_begins_later_is_named_before_its_first_record() {
+    let place = RealDirectory::new();
+    place.environment.files.create_dir(&place.dir).unwrap();
+    let named: Arc<Mutex<Vec<(SegmentName, SegmentId)>>> = Arc::default();
+    let refused = Arc::new(AtomicBool::new(true));
+    let (names, refuses) = (Arc::clone(&named), Arc::clone(&refused));
+    let name_first = Box::new(move |name, next_id| {
+        if refuses.load(Ordering::Relaxed) {
+            return Err(NotNamed { cause: Arc::new(std::io::Error::other("no")), is_certain: true });
+        }
+        names.lock().unwrap().push((name, next_id));
+        Ok(())
+    });
+    let (log, mut tail) =
+        Log::create_later(&place.environment, &place.dir, DATABASE, growing(), SegmentId(5), name_first);
+    assert!(!log.has_begun() && !log.wants_segment(&tail) && !tail.wants_populate() && log.total_bytes() == 0);
+    log.sync_through(tail.next_end()).unwrap();
+    log.sync_sealed(tail.next_end()).unwrap();
+    assert_eq!(lengths(&place), Vec::<u64>::new());
+    assert_eq!(log.reserve(&tail, 10, seqno(1)).unwrap_err(), ReserveError::NoSegmentReady);
+    let error = log.prepare_segment().unwrap_err();
+    assert!(matches!(error, LogError::NotNamed { is_certain: true, .. }) && !error.is_uncertain(), "{error}");
+    assert_eq!(log.reserve(&tail, 10, seqno(1)).unwrap_err(), ReserveError::NoSegmentReady, "it has no name");
+    assert_eq!(lengths(&place).len(), 0, "and is gone");
+    refused.store(false, Ordering::Relaxed);
+    log.prepare_segment().unwrap();
+    let [(short, _)] = named.lock().unwrap()[..] else { panic!("one is named") };
+    assert_eq!(lengths(&place).len(), 1);
+    // Longer than that segment.
+    let bytes = payload_of(1, 40 << 10);
+    assert_eq!(log.reserve(&tail, bytes.len(), seqno(1)).unwrap_err(), ReserveError::NoSegmentReady);
+    log.recycle_before(short).unwrap();
+    assert_eq!(lengths(&place).len(), 1, "the manifest names it");
+    log.prepare_segment().unwrap();
+    let [_, (first, next_id)] = named.lock().unwrap()[..] else { panic!("the longer one is named too") };
+    assert!(first.id > short.id && next_id > first.id && !log.has_begun());
+    let reservation = log.reserve(&tail, bytes.len(), seqno(1)).unwrap();
+    assert!(reservation.begins_segment());
+    tail.accept(&reservation);
+    log.append(&reservation, &Payload::new(RecordKind::Batch, &bytes)).unwrap();
+    assert!(log.has_begun() && log.first_segment() == first && log.floor_for(seqno(1)) == first);
+    log.recycle_before(first).unwrap();
+    log.sync_through(tail.next_end()).unwrap();
+    assert_eq!(log.durable(), tail.next_end());
+    let remembered = Remembered { floor: first, claim: log.durable(), next_id };
+    drop((log, tail));
+    let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
+    assert_eq!(seen.len(), 1, "{report:?}");
+    assert!(seen[0].payload == bytes && !report.unwrap().beyond_claim);
 }
