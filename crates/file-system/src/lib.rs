@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Reading order: [`traits`] (the door), [`error`], [`mapped`] (bytes read in place), [`replace`] (the commonest
-//! protocol), then the implementations: [`real`], [`simulated`] (events, faults, crash images).
+//! protocol), then the implementations: [`real`], [`simulated`] (events, faults, hold-ups, crash images).
 
 pub mod error;
 pub mod mapped;
@@ -36,7 +36,7 @@ pub use mapped::MappedBytes;
 pub use real::{RealFileSystem, SystemClock, SystemRandomness};
 pub use replace::{ReplaceError, replace_file};
 pub use simulated::{
-    Crash, Fault, FaultEffect, FaultId, SimulatedClock, SimulatedFileSystem, SimulatedRandomness, Simulation,
+    Crash, Fault, FaultEffect, FaultId, HoldUp, SimulatedClock, SimulatedFileSystem, SimulatedRandomness, Simulation,
 };
 pub use traits::{
     Clock, DirectoryEntry, DirectoryLock, Environment, FileSystem, LOCK_INFO_NAME, LOCK_NAME, LogFile, LogFileWay,

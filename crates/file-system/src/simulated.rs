@@ -15,12 +15,14 @@
 //!   bytes.
 //! - A failed sync drops what it should have written: later syncs succeed without it, as in real kernels (P8).
 //! - A failed directory sync leaves the names pending; a later one may make them durable.
+//! - An operation can be [held up](SimulatedFileSystem::hold_up) before it happens.
 //! - Crash images, see [`Crash`]: a killed process loses nothing, a power cut everything that was not synced, more or
 //!   less. Locks are free again.
 
 mod clock;
 mod crash;
 mod fault;
+mod hold;
 mod random;
 mod state;
 
@@ -29,11 +31,12 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 pub use clock::SimulatedClock;
 pub use crash::Crash;
 pub use fault::{Fault, FaultEffect, FaultId};
+pub use hold::HoldUp;
 pub use random::SimulatedRandomness;
 
 use crate::traits::{LOCK_INFO_NAME, LOCK_NAME, TEMPORARY_PREFIX};
@@ -42,6 +45,7 @@ use crate::{
     ReadFile, TemporaryFile,
 };
 use fault::Rule;
+use hold::{Hold, Shared};
 use random::SplitMix;
 use state::{Entry, Inode, NameChange, Operation, PAGE_BYTES, State};
 
@@ -110,7 +114,7 @@ impl Environment {
 /// Only `/` exists at first. One lock guards everything, so calls from several threads are safe and serialised, in
 /// an order that only the threads decide: a reproducible run uses one thread.
 pub struct SimulatedFileSystem {
-    shared: Arc<Mutex<Disk>>,
+    shared: Arc<Shared>,
 }
 
 /// One event, for replaying and for people.
@@ -158,6 +162,8 @@ struct Disk {
     stopped: bool,
     rules: Vec<Rule>,
     next_fault: u64,
+    holds: Vec<Hold>,
+    next_hold: u64,
     random: SplitMix,
     /// Bytes, in whole pages; `None` when there is no limit.
     capacity: Option<u64>,
@@ -178,6 +184,8 @@ impl Disk {
             stopped: false,
             rules: Vec::new(),
             next_fault: 0,
+            holds: Vec::new(),
+            next_hold: 0,
             random: SplitMix::new(seed),
             capacity: None,
             maps_logs: true,
@@ -318,11 +326,6 @@ fn whole_pages(bytes: u64) -> u64 {
     bytes.div_ceil(PAGE_BYTES as u64).saturating_mul(PAGE_BYTES as u64)
 }
 
-/// The disk, also after a panic of a thread that held the lock: a test that catches the panic goes on.
-fn lock(shared: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Turns an `io::Error` (or its kind) into a [`FileError`].
 fn failed<E: Into<io::Error>>(what: FileOperation, path: &Path) -> impl FnOnce(E) -> FileError + '_ {
     move |source| FileError::new(what, path, source.into())
@@ -335,11 +338,11 @@ impl SimulatedFileSystem {
     }
 
     fn with_disk(disk: Disk) -> Arc<Self> {
-        Arc::new(Self { shared: Arc::new(Mutex::new(disk)) })
+        Arc::new(Self { shared: Arc::new(Shared::new(disk)) })
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        lock(&self.shared)
+        self.shared.lock()
     }
 
     /// How many events have happened; also the number of the next one.
@@ -499,8 +502,7 @@ impl fmt::Debug for SimulatedFileSystem {
 impl FileSystem for SimulatedFileSystem {
     fn create_dir(&self, path: &Path) -> Result<(), FileError> {
         let what = FileOperation::Create;
-        let mut disk = self.disk();
-        disk.check_alive(what, path)?;
+        let mut disk = self.shared.enter(what, path)?;
         if let Ok(inode) = disk.state.resolve(path)
             && disk.state.dir(inode).is_some()
         {
@@ -521,8 +523,7 @@ impl FileSystem for SimulatedFileSystem {
 
     fn create_temporary(&self, dir: &Path) -> Result<Box<dyn TemporaryFile>, FileError> {
         let what = FileOperation::Create;
-        let mut disk = self.disk();
-        disk.check_alive(what, dir)?;
+        let mut disk = self.shared.enter(what, dir)?;
         let (path, entry) = loop {
             let path = dir.join(format!("{TEMPORARY_PREFIX}{:06}", disk.next_temporary));
             disk.next_temporary += 1;
@@ -538,8 +539,7 @@ impl FileSystem for SimulatedFileSystem {
     }
 
     fn create_log(&self, path: &Path, bytes: u64, way: LogFileWay) -> Result<Arc<dyn LogFile>, FileError> {
-        let mut disk = self.disk();
-        disk.check_alive(FileOperation::Create, path)?;
+        let mut disk = self.shared.enter(FileOperation::Create, path)?;
         let entry = disk.state.entry(path).map_err(failed(FileOperation::Create, path))?;
         if disk.state.lookup(&entry).is_some() {
             return Err(failed(FileOperation::Create, path)(io::ErrorKind::AlreadyExists));
@@ -568,17 +568,16 @@ impl FileSystem for SimulatedFileSystem {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
-        self.disk().rename(from, to)
+        self.shared.enter(FileOperation::Rename, from)?.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), FileError> {
-        self.disk().remove_file(path)
+        self.shared.enter(FileOperation::Remove, path)?.remove_file(path)
     }
 
     fn remove_dir(&self, path: &Path) -> Result<(), FileError> {
         let what = FileOperation::Remove;
-        let mut disk = self.disk();
-        disk.check_alive(what, path)?;
+        let mut disk = self.shared.enter(what, path)?;
         let entry = disk.state.entry(path).map_err(failed(what, path))?;
         let inode = disk.state.lookup(&entry).ok_or_else(|| failed(what, path)(io::ErrorKind::NotFound))?;
         match disk.state.dir(inode) {
@@ -590,8 +589,7 @@ impl FileSystem for SimulatedFileSystem {
 
     fn read_dir(&self, path: &Path) -> Result<Vec<DirectoryEntry>, FileError> {
         let what = FileOperation::List;
-        let mut disk = self.disk();
-        disk.check_alive(what, path)?;
+        let mut disk = self.shared.enter(what, path)?;
         let inode = disk.state.resolve(path).map_err(failed(what, path))?;
         if disk.state.dir(inode).is_none() {
             return Err(failed(what, path)(io::ErrorKind::NotADirectory));
@@ -615,8 +613,7 @@ impl FileSystem for SimulatedFileSystem {
 
     fn hard_link(&self, from: &Path, to: &Path) -> Result<(), FileError> {
         let what = FileOperation::Create;
-        let mut disk = self.disk();
-        disk.check_alive(what, to)?;
+        let mut disk = self.shared.enter(what, to)?;
         let inode = disk.state.resolve(from).map_err(failed(what, to))?;
         if disk.state.file(inode).is_none() {
             return Err(failed(what, to)(io::ErrorKind::PermissionDenied));
@@ -630,8 +627,7 @@ impl FileSystem for SimulatedFileSystem {
 
     fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
         let what = FileOperation::SyncDirectory;
-        let mut disk = self.disk();
-        disk.check_alive(what, path)?;
+        let mut disk = self.shared.enter(what, path)?;
         let dir = disk.state.resolve(path).map_err(failed(what, path))?;
         if disk.state.dir(dir).is_none() {
             return Err(failed(what, path)(io::ErrorKind::NotADirectory));
@@ -642,8 +638,7 @@ impl FileSystem for SimulatedFileSystem {
     fn lock_dir(&self, dir: &Path) -> Result<Box<dyn DirectoryLock>, FileError> {
         let what = FileOperation::Lock;
         let path = dir.join(LOCK_NAME);
-        let mut disk = self.disk();
-        disk.check_alive(what, &path)?;
+        let mut disk = self.shared.enter(what, &path)?;
         let entry = disk.state.entry(&path).map_err(failed(what, &path))?;
         let inode = entry.0;
         if disk.locked.contains(&inode) {
@@ -663,7 +658,7 @@ impl FileSystem for SimulatedFileSystem {
     }
 
     fn exists(&self, path: &Path) -> Result<bool, FileError> {
-        let mut disk = self.disk();
+        let mut disk = self.shared.enter(FileOperation::Inspect, path)?;
         disk.look(FileOperation::Inspect, path)?;
         match disk.state.resolve(path) {
             Ok(_) => Ok(true),
@@ -676,8 +671,7 @@ impl FileSystem for SimulatedFileSystem {
 impl SimulatedFileSystem {
     fn open_existing(&self, path: &Path) -> Result<(Handle, u64), FileError> {
         let what = FileOperation::Open;
-        let mut disk = self.disk();
-        disk.check_alive(what, path)?;
+        let mut disk = self.shared.enter(what, path)?;
         let inode = disk.state.resolve(path).map_err(failed(what, path))?;
         let Some(len) = disk.state.file(inode).map(|file| file.current.len) else {
             return Err(failed(what, path)(io::ErrorKind::IsADirectory));
@@ -689,8 +683,7 @@ impl SimulatedFileSystem {
 
     fn inspect(&self, path: &Path) -> Result<(MutexGuard<'_, Disk>, Inode), FileError> {
         let what = FileOperation::Inspect;
-        let mut disk = self.disk();
-        disk.check_alive(what, path)?;
+        let mut disk = self.shared.enter(what, path)?;
         let inode = disk.state.resolve(path).map_err(failed(what, path))?;
         disk.look(what, path)?;
         Ok((disk, inode))
@@ -746,26 +739,32 @@ impl Disk {
 
 /// An open file: keeps its space from being counted as free.
 struct Handle {
-    shared: Arc<Mutex<Disk>>,
+    shared: Arc<Shared>,
     path: PathBuf,
     inode: Inode,
 }
 
 impl Handle {
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        lock(&self.shared)
+        self.shared.lock()
+    }
+
+    /// As [`Shared::enter`], for this file.
+    fn enter(&self, what: FileOperation) -> Result<MutexGuard<'_, Disk>, FileError> {
+        self.shared.enter(what, &self.path)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+        let mut disk = self.enter(FileOperation::Write)?;
         if bytes.is_empty() {
-            return self.disk().check_alive(FileOperation::Write, &self.path);
+            return Ok(());
         }
         let operation = Operation::Write { inode: self.inode, offset, bytes: bytes.into() };
-        self.disk().perform(FileOperation::Write, &self.path, operation).map_err(|error| error.at(offset))
+        disk.perform(FileOperation::Write, &self.path, operation).map_err(|error| error.at(offset))
     }
 
     fn sync(&self) -> Result<(), FileError> {
-        self.disk().perform(FileOperation::Sync, &self.path, Operation::Sync { inode: self.inode })
+        self.enter(FileOperation::Sync)?.perform(FileOperation::Sync, &self.path, Operation::Sync { inode: self.inode })
     }
 }
 
@@ -799,7 +798,7 @@ impl ReadFile for SimulatedReadFile {
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), FileError> {
         let Handle { path, inode, .. } = &self.handle;
-        let mut disk = self.handle.disk();
+        let mut disk = self.handle.enter(FileOperation::Read).map_err(|error| error.at(offset))?;
         disk.look(FileOperation::Read, path).map_err(|error| error.at(offset))?;
         if !buffer.is_empty() && !disk.state.file(*inode).is_some_and(|file| file.current.read(offset, buffer)) {
             let source = io::Error::from(io::ErrorKind::UnexpectedEof);
@@ -815,7 +814,7 @@ impl ReadFile for SimulatedReadFile {
 
     fn map(&self) -> Result<MappedBytes, FileError> {
         let Handle { path, inode, .. } = &self.handle;
-        let mut disk = self.handle.disk();
+        let mut disk = self.handle.enter(FileOperation::Map)?;
         disk.look(FileOperation::Map, path)?;
         // A copy: what is mapped does not change.
         let mut bytes = vec![0; self.len as usize];
@@ -854,7 +853,7 @@ impl TemporaryFile for SimulatedTemporaryFile {
 
     fn persist(mut self: Box<Self>, to: &Path) -> Result<(), FileError> {
         let path = self.handle.path.clone();
-        self.handle.disk().rename(&path, to)?;
+        self.handle.enter(FileOperation::Rename)?.rename(&path, to)?;
         self.persisted = true;
         Ok(())
     }
@@ -909,7 +908,7 @@ impl LogFile for SimulatedLogFile {
 }
 
 struct SimulatedLock {
-    shared: Arc<Mutex<Disk>>,
+    shared: Arc<Shared>,
     dir: Inode,
 }
 
@@ -923,6 +922,6 @@ impl DirectoryLock for SimulatedLock {}
 
 impl Drop for SimulatedLock {
     fn drop(&mut self) {
-        lock(&self.shared).locked.retain(|&dir| dir != self.dir);
+        self.shared.lock().locked.retain(|&dir| dir != self.dir);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use file_system::{
     Crash, Environment, Fault, FaultEffect, FileOperation, FileSystem, LogFileWay, Randomness, ReplaceError,
@@ -293,4 +294,38 @@ fn a_simulated_world_repeats_itself() {
     let environment = simulation.environment();
     environment.files.create_dir(Path::new("/d")).unwrap();
     assert_eq!(names(&simulation.files), ["d"]);
+}
+
+/// Who is held up waits before anything has happened, and holds up nobody else.
+#[test]
+fn an_operation_waits_until_it_is_let_go() {
+    let files = SimulatedFileSystem::new(1);
+    let held = files.hold_up(FileOperation::Create, "/log");
+    assert!(!held.wait_until_reached(Duration::ZERO));
+    std::thread::scope(|scope| {
+        let creating = scope.spawn(|| files.create_log(Path::new("/log"), 4096, LogFileWay::Mapped).map(drop));
+        assert!(held.wait_until_reached(Duration::from_secs(60)), "{held:?}");
+        files.create_dir(Path::new("/d")).unwrap();
+        assert!(!creating.is_finished());
+        assert_eq!(names(&files), ["d"]);
+        drop(held);
+        creating.join().unwrap().unwrap();
+    });
+    assert_eq!(files.events(), ["0 create /d", "1 create /log", "2 allocate /log to 4096 bytes"]);
+}
+
+/// What is held up when the process dies has not happened.
+#[test]
+fn an_operation_that_is_held_up_dies_with_the_process() {
+    let files = SimulatedFileSystem::new(1);
+    let held = files.hold_up(FileOperation::Create, "");
+    std::thread::scope(|scope| {
+        let creating = scope.spawn(|| files.create_dir(Path::new("/d")));
+        assert!(held.wait_until_reached(Duration::from_secs(60)), "{held:?}");
+        files.stop_at_event(0);
+        files.sync_dir(root()).unwrap_err();
+        drop(held);
+        creating.join().unwrap().unwrap_err();
+    });
+    assert_eq!(files.event_count(), 0);
 }

@@ -1,17 +1,13 @@
 //! What must hold when calls meet at an unlucky moment: each test makes one such moment happen, or tries it very often.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use file_system::{
-    Crash, DirectoryEntry, DirectoryLock, Environment, Fault, FaultEffect, FileError, FileOperation, FileSystem,
-    LogFile, LogFileWay, ReadFile, SimulatedFileSystem, Simulation, TemporaryFile,
-};
+use file_system::{Crash, Fault, FaultEffect, FileOperation, Simulation};
 use lsm_facade::{Database, DatabaseBuilder, Durability, Error, Health, KeyspaceOptions};
 use manifest::{ManifestOptions, ManifestStore, OpenMode};
 
@@ -56,120 +52,13 @@ fn keys(keyspace: &lsm_facade::Keyspace) -> Vec<String> {
     keyspace.iter().map(|row| String::from_utf8(row.unwrap().0.to_vec()).unwrap()).collect()
 }
 
-/// A gate before which whoever begins a table waits while it is closed.
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    closed: bool,
-    waiting: usize,
-}
-
-impl Gate {
-    fn set_closed(&self, closed: bool) {
-        self.state.lock().unwrap().closed = closed;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.waiting += 1;
-        self.changed.notify_all();
-        state = self.changed.wait_while(state, |state| state.closed).unwrap();
-        state.waiting -= 1;
-    }
-
-    fn until_somebody_waits(&self) {
-        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.waiting == 0).unwrap());
-    }
-}
-
-/// The simulated files, with a gate before every new table.
-#[derive(Debug)]
-struct GatedFiles {
-    files: Arc<SimulatedFileSystem>,
-    gate: Arc<Gate>,
-}
-
-impl FileSystem for GatedFiles {
-    fn create_temporary(&self, dir: &Path) -> Result<Box<dyn TemporaryFile>, FileError> {
-        if dir.ends_with("tables") {
-            self.gate.pass();
-        }
-        self.files.create_temporary(dir)
-    }
-
-    fn create_dir(&self, path: &Path) -> Result<(), FileError> {
-        self.files.create_dir(path)
-    }
-
-    fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>, FileError> {
-        self.files.open(path)
-    }
-
-    fn create_log(&self, path: &Path, bytes: u64, way: LogFileWay) -> Result<Arc<dyn LogFile>, FileError> {
-        self.files.create_log(path, bytes, way)
-    }
-
-    fn open_log(&self, path: &Path, way: LogFileWay) -> Result<Arc<dyn LogFile>, FileError> {
-        self.files.open_log(path, way)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
-        self.files.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<(), FileError> {
-        self.files.remove_file(path)
-    }
-
-    fn remove_dir(&self, path: &Path) -> Result<(), FileError> {
-        self.files.remove_dir(path)
-    }
-
-    fn read_dir(&self, path: &Path) -> Result<Vec<DirectoryEntry>, FileError> {
-        self.files.read_dir(path)
-    }
-
-    fn file_len(&self, path: &Path) -> Result<u64, FileError> {
-        self.files.file_len(path)
-    }
-
-    fn link_count(&self, path: &Path) -> Result<u64, FileError> {
-        self.files.link_count(path)
-    }
-
-    fn hard_link(&self, from: &Path, to: &Path) -> Result<(), FileError> {
-        self.files.hard_link(from, to)
-    }
-
-    fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
-        self.files.sync_dir(path)
-    }
-
-    fn lock_dir(&self, dir: &Path) -> Result<Box<dyn DirectoryLock>, FileError> {
-        self.files.lock_dir(dir)
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool, FileError> {
-        self.files.exists(path)
-    }
-}
-
 /// P4, P9: five hundred writes come through while a flush runs, which is held up until the last of them has returned: none
 /// waits for it, though the log fills one segment after the other meanwhile, and none is lost.
 #[test]
 fn five_hundred_writes_during_a_flush_are_neither_blocked_nor_lost() {
     let _watchdog = Watchdog::new("five_hundred_writes_during_a_flush_are_neither_blocked_nor_lost");
     let simulation = Simulation::new(1);
-    let gate = Arc::new(Gate::default());
-    let files = Arc::new(GatedFiles { files: Arc::clone(&simulation.files), gate: Arc::clone(&gate) });
-    let environment = Environment { files, ..simulation.environment() };
-    let database = builder(&simulation, 1).environment(environment).open().unwrap();
+    let database = builder(&simulation, 1).open().unwrap();
     // Two memtables' worth of writes, so that sealing does not wait for the flush either.
     let options = KeyspaceOptions::default().memtable_bytes(32 << 10);
     let keyspace = database.create_keyspace("a", options).unwrap();
@@ -185,10 +74,10 @@ fn five_hundred_writes_during_a_flush_are_neither_blocked_nor_lost() {
         }
     };
     let before = database.stats();
-    gate.set_closed(true);
+    let held = simulation.files.hold_up(FileOperation::Create, "/tables");
     thread::scope(|scope| {
         let flushing = scope.spawn(|| keyspace.flush());
-        gate.until_somebody_waits();
+        assert!(held.wait_until_reached(Duration::from_secs(60)), "no flush has begun");
         thread::scope(|scope| {
             for writer in 0..5 {
                 let keyspace = &keyspace;
@@ -208,7 +97,7 @@ fn five_hundred_writes_during_a_flush_are_neither_blocked_nor_lost() {
         assert!(during.log_bytes >= before.log_bytes + (32 << 10), "the log grew by segments: {}", during.log_bytes);
         assert!(during.keyspaces[0].sealed > before.keyspaces[0].sealed + 1, "memtables were sealed");
         is_all_there(&keyspace, 600);
-        gate.set_closed(false);
+        drop(held);
         flushing.join().unwrap().unwrap();
     });
     assert!(database.stats().flushes > before.flushes);
