@@ -312,7 +312,7 @@ fn a_callers_compaction_holds_up_no_other_keyspace() {
     fill(&held);
     thread::scope(|scope| {
         let compacting = scope.spawn(|| held.compact());
-        has_begun.recv().unwrap();
+        has_begun.recv_timeout(Duration::from_secs(60)).expect("what is to be held up has not begun");
         other.insert("key", "value").unwrap();
         other.flush().unwrap();
         let level_zero = || other.stats().levels.iter().find(|level| level.level == 0).map_or(0, |level| level.runs);
@@ -339,7 +339,7 @@ fn cancelling_wakes_who_waits_for_a_job() {
     let control = CompactionControl::new();
     thread::scope(|scope| {
         let compacting = scope.spawn(|| keyspace.compact_range_with("a".."z", &control));
-        has_begun.recv().unwrap();
+        has_begun.recv_timeout(Duration::from_secs(60)).expect("what is to be held up has not begun");
         // Long enough for the caller to have fallen asleep.
         thread::sleep(Duration::from_millis(20));
         control.cancel();

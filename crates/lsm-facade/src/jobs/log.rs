@@ -248,6 +248,20 @@ mod tests {
     use super::Task;
     use crate::{Database, Error, Event, EventListener, Keyspace, KeyspaceOptions};
 
+    /// What has not come to be by then never will.
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    /// Whether `condition` comes to hold. Asked so many times, however slow the machine is.
+    fn comes_true(condition: &dyn Fn() -> bool) -> bool {
+        (0..10_000).any(|_| {
+            let is_true = condition();
+            if !is_true {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            is_true
+        })
+    }
+
     /// Holds every flush up from its beginning until it is let go.
     #[derive(Debug, Default)]
     struct HoldsUp {
@@ -256,13 +270,21 @@ mod tests {
         changed: Condvar,
     }
 
+    impl HoldsUp {
+        fn wait_until_begun(&self) {
+            let waited = self.changed.wait_timeout_while(self.state.lock().unwrap(), LONGEST, |(begun, _)| *begun == 0);
+            assert!(!waited.unwrap().1.timed_out(), "no flush has begun within {LONGEST:?}");
+        }
+    }
+
     impl EventListener for HoldsUp {
         fn on_event(&self, event: &Event<'_>) {
             if let Event::FlushBegun { .. } = event {
                 let mut state = self.state.lock().unwrap();
                 state.0 += 1;
                 self.changed.notify_all();
-                drop(self.changed.wait_while(state, |(_, let_go)| !*let_go).unwrap());
+                let waited = self.changed.wait_timeout_while(state, LONGEST, |(_, let_go)| !*let_go).unwrap();
+                assert!(!waited.1.timed_out(), "a flush was not let go within {LONGEST:?}");
             }
         }
     }
@@ -281,16 +303,7 @@ mod tests {
         keyspace.insert("key", "value").unwrap();
         let flushing = keyspace.clone();
         let flushing = std::thread::spawn(move || flushing.flush());
-        drop(held_up.changed.wait_while(held_up.state.lock().unwrap(), |(begun, _)| *begun == 0).unwrap());
-        let comes_true = |condition: &dyn Fn() -> bool| {
-            (0..10_000).any(|_| {
-                let is_true = condition();
-                if !is_true {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                is_true
-            })
-        };
+        held_up.wait_until_begun();
         let is_made = || comes_true(&|| !core.wants_segment());
         let write_one = || keyspace.insert("key", [0; 32 << 10]).unwrap();
         let pipeline = core.pipeline.as_ref().unwrap();
