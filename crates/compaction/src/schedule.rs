@@ -572,6 +572,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether it is shut down, or was told to: the last jobs may still run.
+    pub fn is_shut_down(&self) -> bool {
+        self.shared.lock().is_shut_down
+    }
+
     /// Tells running jobs to give up, waits until they have ended and their threads are gone, and starts none again.
     /// Everyone who waits wakes with [`WaitError::ShutDown`]. May be called twice, from several threads, and from a job:
     /// that one, and its thread, then end after the call.

@@ -801,11 +801,13 @@ pub(crate) fn close(core: &Core) -> Result<()> {
     if let Some(scheduler) = core.scheduler() {
         scheduler.shut_down();
     }
-    if let Some(keeper) = core.log_keeper.get() {
-        keeper.shut_down();
-    }
+    // Before the log ends: a segment that is still in the making then would be nobody's, and might come after the lock has gone.
+    let outlives = planted_faults::planted("facade-log-worker-outlives-the-log");
+    let keeper = || core.log_keeper.get().into_iter();
+    keeper().filter(|_| !outlives).for_each(Scheduler::shut_down);
     drop(core.changing.write().unwrap_or_else(std::sync::PoisonError::into_inner));
     let closed = core.pipeline.as_ref().map_or(Ok(()), |pipeline| close_log(core, pipeline));
+    keeper().filter(|_| outlives).for_each(Scheduler::shut_down);
     core.tables.collect();
     directory_lock.take();
     closed.and(settled.map(drop))

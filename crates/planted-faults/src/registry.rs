@@ -692,6 +692,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p write-ahead-log --test writing a_log_that_begins_later_is_named_before_its_first_record",
     },
     Fault {
+        name: "facade-log-worker-outlives-the-log",
+        breaks: "L3",
+        caught_by: "-p lsm-facade --lib closing_waits_for_the_segment_in_the_making",
+    },
+    Fault {
         name: "facade-log-relief-asks-for-nothing",
         breaks: "L5",
         caught_by: "-p lsm-facade --lib what_an_operation_needs_of_the_log_asks_for_no_flush",

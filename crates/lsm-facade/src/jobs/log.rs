@@ -243,7 +243,7 @@ mod tests {
     use std::sync::{Arc, Condvar, Mutex};
     use std::time::Duration;
 
-    use file_system::{Fault, FaultEffect, FileOperation, Simulation};
+    use file_system::{Fault, FaultEffect, FileOperation, FileSystem, Simulation};
 
     use super::Task;
     use crate::{Database, Error, Event, EventListener, Keyspace, KeyspaceOptions};
@@ -333,6 +333,38 @@ mod tests {
         flushing.join().unwrap().unwrap();
         assert_eq!(database.stats().failed_jobs, 0, "{}", database.stats());
         database.close().unwrap();
+    }
+
+    /// L3: what the log's own worker is making when the database is closed is there before the log ends, which removes it: it does
+    /// not come when nothing would.
+    #[test]
+    fn closing_waits_for_the_segment_in_the_making() {
+        let simulation = Simulation::new(1);
+        let builder = || Database::builder("/db").environment(simulation.environment()).background_threads(1);
+        let database = builder().open().unwrap();
+        let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+        let core = Arc::clone(&keyspace.handle.core);
+        let segments = || -> Vec<String> {
+            let entries = simulation.files.read_dir(&core.paths.log_dir()).unwrap();
+            entries.into_iter().map(|entry| entry.name).collect()
+        };
+        // Nobody but the log's own worker makes segments.
+        let suspended = database.suspend_background().unwrap();
+        let (before, held) = (segments(), simulation.files.hold_up(FileOperation::Create, "/log/"));
+        let wants_segment = || core.wants_segment();
+        while !wants_segment() {
+            keyspace.insert("key", [0; 32 << 10]).unwrap();
+        }
+        core.log_keeper.get().unwrap().notify_workers();
+        assert!(held.wait_until_reached(LONGEST), "nobody makes a segment: {}", database.stats());
+        let closing = std::thread::spawn(move || database.close());
+        assert!(comes_true(&|| core.log_keeper.get().unwrap().is_shut_down()), "its worker is not shut down");
+        assert!(!core.manifest.current().closed_cleanly, "the log has ended before its worker");
+        drop(held);
+        closing.join().unwrap().unwrap();
+        assert_eq!(segments(), before, "a segment stays that nothing names");
+        drop((suspended, keyspace));
+        assert!(builder().open().unwrap().open_keyspace("a").unwrap().get("key").unwrap().is_some());
     }
 
     /// A database with a log of at least `bytes` and two keyspaces, one of which keeps all of it. The other has a row in its second
