@@ -692,6 +692,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p write-ahead-log --test writing a_log_that_begins_later_is_named_before_its_first_record",
     },
     Fault {
+        name: "log-made-for-an-older-wish",
+        breaks: "L5",
+        caught_by: "-p write-ahead-log --test writing what_is_in_the_making_is_given_up_with_what_is_prepared",
+    },
+    Fault {
         name: "facade-log-worker-outlives-the-log",
         breaks: "L3",
         caught_by: "-p lsm-facade --lib closing_waits_for_the_segment_in_the_making",

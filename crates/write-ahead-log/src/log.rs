@@ -142,6 +142,7 @@ impl Log {
             live,
             prepared: None,
             next_id: SegmentId(name.id.get() + 1),
+            given_up: 0,
             needed_bytes: 0,
             retired: Vec::new(),
             recycled: Vec::new(),

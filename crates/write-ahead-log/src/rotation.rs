@@ -45,9 +45,11 @@ pub(crate) struct State {
     /// Durable, empty, named by nothing yet.
     pub(crate) prepared: Option<(Arc<Segment>, Handles)>,
     pub(crate) next_id: SegmentId,
+    /// How often what was prepared was given up because another is wanted. Who makes one that is no longer wanted begins anew.
+    pub(crate) given_up: u64,
     /// What the next segment to be prepared must have room for, because a reservation found the prepared one too short.
     pub(crate) needed_bytes: u64,
-    /// Before the floor, but held by a backup or a reservation; or prepared, and found too short.
+    /// Before the floor, but held by a backup or a reservation; or prepared, and given up.
     pub(crate) retired: Vec<Arc<Segment>>,
     /// Before the floor, to be written over.
     pub(crate) recycled: Vec<Spare>,
@@ -65,6 +67,15 @@ impl State {
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live.iter().map(|live| live.segment.bytes).sum()
     }
+}
+
+/// What came of making a segment.
+#[derive(PartialEq, Eq)]
+enum Made {
+    /// One is ready.
+    Ready,
+    /// It was given up before it was there.
+    Unwanted,
 }
 
 /// A file to be written over, and its length.
@@ -123,13 +134,19 @@ impl Log {
     /// [`LogError::NotPrepared`] (certain, P8); [`LogError::Failed`] if the log has failed.
     pub fn prepare_segment(&self) -> Result<(), LogError> {
         let _one_at_a_time = lock(&self.shared.preparing);
+        while self.make_segment()? == Made::Unwanted {}
+        Ok(())
+    }
+
+    /// Makes the segment that is wanted now. The caller holds `preparing`.
+    fn make_segment(&self) -> Result<Made, LogError> {
         if let Some(error) = self.failure() {
             return Err(error);
         }
-        let (id, bytes, recycled, is_first) = {
+        let (id, bytes, recycled, is_first, given_up) = {
             let mut state = lock(&self.shared.state);
             if state.prepared.is_some() {
-                return Ok(());
+                return Ok(Made::Ready);
             }
             // An id is used up even if making the segment fails: ids are never reused (L4).
             let id = state.next_id;
@@ -146,7 +163,7 @@ impl Log {
                     None
                 }
             };
-            (id, bytes, recycled, !state.has_begun())
+            (id, bytes, recycled, !state.has_begun(), state.given_up)
         };
         let segment = match self.shared.maker.make(id, bytes, recycled.as_deref()) {
             Ok(segment) => Arc::new(segment),
@@ -161,9 +178,17 @@ impl Log {
         }
         self.populate(&segment, 0);
         let handles = handles_on(&segment);
-        lock(&self.shared.state).prepared = Some((segment, handles));
+        {
+            let mut state = lock(&self.shared.state);
+            if state.given_up != given_up && !planted_faults::planted("log-made-for-an-older-wish") {
+                drop(handles);
+                state.retired.push(segment);
+                return Ok(Made::Unwanted);
+            }
+            state.prepared = Some((segment, handles));
+        }
         self.give_up_doomed();
-        Ok(())
+        Ok(Made::Ready)
     }
 
     /// Removes what is to be removed; what cannot be now is by the next call.

@@ -195,13 +195,14 @@ impl LogTail {
         state.live.push_back(LiveSegment { segment, first_seqno: reservation.first_seqno });
     }
 
-    /// Lets the next segment be prepared as if none were, and keeps no others: a short one, if the live ones are few. For
-    /// a log that holds nothing that is needed: [`Log::prepare_segment`], then [`end_segment`](Self::end_segment) lets the
-    /// next record begin that segment, and once a floor that names it is durable, [`Log::give_back`] leaves it alone on the
-    /// disk. Asked of the tail, so that no reservation is on its way into the segment that is given up (P1).
+    /// Lets the next segment be prepared as if none were, nor were being made, and keeps no others: a short one, if the live ones
+    /// are few. For a log that holds nothing that is needed: [`Log::prepare_segment`], then [`end_segment`](Self::end_segment)
+    /// lets the next record begin that segment, and once a floor that names it is durable, [`Log::give_back`] leaves it alone on
+    /// the disk. Asked of the tail, so that no reservation is on its way into the segment that is given up (P1).
     pub fn give_up_prepared(&mut self) {
         let mut guard = lock(&self.shared.state);
         let state = &mut *guard;
+        state.given_up += 1;
         state.retired.extend(state.prepared.take().map(|(segment, _)| segment));
         state.doomed.extend(state.recycled.drain(..).map(|spare| spare.path));
     }

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{DATABASE, RealDirectory, Remembered, create, listing, overwrite, payload_of, replay_all, seqno};
-use file_system::LogFileWay;
+use file_system::{FileOperation, LogFileWay, Simulation};
 use internal_key::SegmentId;
 use write_ahead_log::{Log, LogError, LogOptions, NotNamed, Payload, RecordKind, ReserveError, SegmentName};
 
@@ -343,4 +345,36 @@ fn a_log_that_begins_later_is_named_before_its_first_record() {
     let (seen, report) = replay_all(&place.environment, &place.dir, &remembered, false);
     assert_eq!(seen.len(), 1, "{report:?}");
     assert!(seen[0].payload == bytes && !report.unwrap().beyond_claim);
+}
+
+/// L5: a log begins anew in a short segment although a long one was being made when that was asked for, and the long one goes.
+#[test]
+fn what_is_in_the_making_is_given_up_with_what_is_prepared() {
+    let simulation = Simulation::new(1);
+    let (environment, dir) = (simulation.environment(), Path::new("/log"));
+    let (mut open, _) = create(&environment, dir, growing()).unwrap();
+    for _ in 0..400 {
+        open.append_batch(1000).unwrap();
+    }
+    let (log, tail) = (&open.log, &mut open.tail);
+    let held = simulation.files.hold_up(FileOperation::Create, "/log/");
+    std::thread::scope(|scope| {
+        let making = scope.spawn(|| log.prepare_segment());
+        assert!(held.wait_until_reached(Duration::from_secs(60)), "{held:?}");
+        log.recycle_before(log.floor_for(seqno(open.next_seqno))).unwrap();
+        tail.give_up_prepared();
+        drop(held);
+        making.join().unwrap().unwrap();
+        log.prepare_segment().unwrap();
+        tail.end_segment();
+    });
+    let before = open.log.total_bytes();
+    open.append_batch(10).unwrap();
+    let anew = open.log.total_bytes() - before;
+    assert_eq!((before, anew), (64 << 10, 16 << 10), "a quarter of the long one that was live");
+    open.log.recycle_before(open.log.floor_for(seqno(401))).unwrap();
+    open.log.give_back().unwrap();
+    let named = open.tail.next_end().segment;
+    let left: Vec<String> = environment.files.read_dir(dir).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(left, [format!("{}.wal", named.get())], "nothing stays of what was given up");
 }
