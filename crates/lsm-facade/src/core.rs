@@ -29,7 +29,7 @@ use write_ahead_log::{Log, LogPosition, Record, ReplayError, ReplayOptions, Repl
 
 use crate::events::is_telling_here;
 use crate::history::HistoryState;
-use crate::jobs::{Jobs, Unsettled};
+use crate::jobs::{FlushAsked, Jobs, Unsettled};
 use crate::options::{DatabaseOptions, KeyspaceOptions};
 use crate::reads::{ReadCounts, TableState};
 use crate::stats::Counters;
@@ -83,9 +83,8 @@ pub(crate) struct KeyspaceShared {
     pub(crate) room: Turnstile,
     /// Makes one rate of the delays of all writers.
     pub(crate) throttle: Throttle,
-    /// Whatever is sealed with a sequence number up to this is to be flushed, whatever the size. Only rises, so that no
-    /// request is lost to an earlier one that is done. Relaxed: a request is followed by a lock (`jobs`).
-    pub(crate) flush_through: AtomicU64,
+    /// What is to be flushed because somebody asked for it.
+    pub(crate) flush_asked: FlushAsked,
 }
 
 impl KeyspaceShared {
@@ -111,7 +110,7 @@ impl KeyspaceShared {
             queue_delay: AtomicU64::new(0),
             room: Turnstile::default(),
             throttle: Throttle::default(),
-            flush_through: AtomicU64::new(0),
+            flush_asked: FlushAsked::default(),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use internal_key::Kind;
 use write_ahead_log::RecordKind;
@@ -201,7 +200,7 @@ impl Keyspace {
         core.seal(&self.shared)?;
         let newest = self.shared.history.current().sealed().first().and_then(last_seqno);
         if let Some(target) = newest {
-            self.shared.flush_through.fetch_max(target.get(), Ordering::Relaxed);
+            core.ask_for_flush(&self.shared, target);
             core.request_job(&self.shared);
             core.wait_for_flush(&self.shared, target, asked)?;
         }

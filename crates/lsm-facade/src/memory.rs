@@ -311,8 +311,6 @@ pub(crate) struct MemtableUse {
 impl MemtableUse {
     pub(crate) fn of(keyspace: &KeyspaceShared) -> Self {
         let current = keyspace.history.current();
-        // Relaxed: a request that is seen late is made again.
-        let through = keyspace.flush_through.load(Ordering::Relaxed);
         let mut sum = Self::default();
         let sealed = current.sealed().iter().filter_map(|sealed| match sealed {
             Sealed::Memtable(memtable) => Some(memtable),
@@ -322,7 +320,7 @@ impl MemtableUse {
             // Once: it still grows, by what is inserted late, and what is asked for is a part of all.
             let bytes = memtable.taken_bytes();
             sum.all += bytes;
-            if memtable.last_reserved_seqno().get() <= through {
+            if keyspace.flush_asked.covers(memtable.last_reserved_seqno()) {
                 sum.asked += bytes;
             }
         }

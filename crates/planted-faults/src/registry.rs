@@ -802,6 +802,11 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "-p lsm-facade --test idle a_keyspace_that_rests_comes_to_one_run_beside_a_busy_one",
     },
     Fault {
+        name: "facade-flush-asked-for-without-a-look",
+        breaks: "P9",
+        caught_by: "-p lsm-facade --lib what_is_asked_for_is_looked_for_in_one_step",
+    },
+    Fault {
         name: "facade-rest-leaves-sealed-memtables",
         breaks: "P6",
         caught_by: "-p lsm-facade --test idle what_a_keyspace_has_sealed_is_flushed_when_it_rests",

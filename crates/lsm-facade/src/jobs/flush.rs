@@ -70,14 +70,16 @@ impl Core {
     /// Has everything flushed that a keyspace has sealed, whatever its size. Returns whether that was not asked for before.
     pub(super) fn flush_all_sealed(&self, keyspace: &KeyspaceShared) -> bool {
         let newest = keyspace.history.current().sealed().iter().filter_map(last_seqno).max();
-        let Some(newest) = newest else { return false };
-        // Before the look, whose lock orders it.
-        if keyspace.flush_through.fetch_max(newest.get(), Ordering::Relaxed) >= newest.get() {
-            return false;
+        newest.is_some_and(|newest| self.ask_for_flush(keyspace, newest))
+    }
+
+    /// Has everything flushed that a keyspace has sealed up to `through`. Returns whether that was not asked for before.
+    pub(crate) fn ask_for_flush(&self, keyspace: &KeyspaceShared, through: SeqNo) -> bool {
+        let is_new = self.jobs.lock().ask_for_flush(keyspace, through);
+        if is_new {
+            self.note_flush_due(keyspace);
         }
-        self.note_flush_due(keyspace);
-        self.jobs.lock().wants_look(keyspace.id);
-        true
+        is_new
     }
 
     /// The oldest sealed parts that one flush takes, oldest first; empty while none is due.
@@ -85,7 +87,7 @@ impl Core {
         let current = keyspace.history.current();
         let sealed = current.sealed();
         let Some(oldest) = sealed.iter().filter_map(first_seqno).min() else { return Vec::new() };
-        let asked = oldest.get() <= keyspace.flush_through.load(Ordering::Relaxed);
+        let asked = keyspace.flush_asked.covers(oldest);
         let has_batch = sealed.iter().any(|part| matches!(part, Sealed::Batch(_)));
         let due = sealed_bytes(&current) >= keyspace.options.flush_bytes();
         if !(asked || has_batch || due || self.pins_too_much_log(keyspace)) {
@@ -333,4 +335,31 @@ fn flush_groups(sealed: &[SealedPart]) -> impl Iterator<Item = Vec<SealedPart>> 
 /// The change that installs a flush (P6).
 fn flush_change(keyspace: &KeyspaceShared, added: Vec<AddedTable>, last: SeqNo) -> Change {
     Change::ReplaceTables { keyspace: keyspace.id, removed: Vec::new(), added, flushed_seqno: Some(last) }
+}
+
+#[cfg(test)]
+mod tests {
+    use file_system::Simulation;
+
+    use crate::{Database, KeyspaceOptions};
+
+    /// P9: a request for a flush and the look that serves it are one step, and a request that was made before is none.
+    #[test]
+    fn what_is_asked_for_is_looked_for_in_one_step() {
+        let simulation = Simulation::new(1);
+        let builder = Database::builder("/db").environment(simulation.environment());
+        let database = builder.background_threads(0).open().unwrap();
+        let keyspace = database.create_keyspace("a", KeyspaceOptions::default()).unwrap();
+        let core = &keyspace.handle.core;
+        keyspace.insert("key", "value").unwrap();
+        core.seal(&keyspace.shared).unwrap();
+        while database.run_one_job().unwrap() {}
+        assert_eq!(database.stats().flushes, 0, "one memtable is too little to be flushed by itself");
+        assert!(core.flush_all_sealed(&keyspace.shared));
+        assert!(core.jobs.lock().look_for_flush.contains(&keyspace.shared.id));
+        assert!(!core.flush_all_sealed(&keyspace.shared), "it was asked for before");
+        while database.run_one_job().unwrap() {}
+        assert_eq!(database.stats().flushes, 1, "what was asked for is not looked for");
+        assert!(!core.flush_all_sealed(&keyspace.shared), "nothing is left");
+    }
 }

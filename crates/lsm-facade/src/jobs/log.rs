@@ -239,11 +239,11 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
     use std::sync::{Arc, Condvar, Mutex};
     use std::time::Duration;
 
     use file_system::{Fault, FaultEffect, FileOperation, FileSystem, Simulation};
+    use internal_key::SeqNo;
 
     use super::Task;
     use crate::{Database, Error, Event, EventListener, Keyspace, KeyspaceOptions};
@@ -386,8 +386,7 @@ mod tests {
         write_until(bytes / 2);
         other.insert("key", "value").unwrap();
         core.seal(&other.shared).unwrap();
-        other.shared.flush_through.store(u64::MAX, Ordering::Relaxed);
-        core.request_job(&other.shared);
+        assert!(core.ask_for_flush(&other.shared, SeqNo::MAX));
         write_until(bytes);
         (database, long, other)
     }

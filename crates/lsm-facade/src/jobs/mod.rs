@@ -42,7 +42,7 @@ use crate::Error;
 
 pub(crate) use self::log::LogJobsOf;
 pub(crate) use self::pace::load_of;
-pub(crate) use self::queue::{Jobs, scope_of};
+pub(crate) use self::queue::{FlushAsked, Jobs, scope_of};
 pub(crate) use self::range::{check_wanted, is_cancelled};
 pub(crate) use self::run::JobsOf;
 pub(crate) use self::settle::Unsettled;

@@ -7,16 +7,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use compaction::{Busy, Scope};
 use file_system::Clock;
-use internal_key::KeyspaceId;
+use internal_key::{KeyspaceId, SeqNo};
 
 use super::due::Due;
 use super::merge::Merge;
 use crate::Error;
-use crate::core::unix_ms;
+use crate::core::{KeyspaceShared, unix_ms};
+
+/// Up to which sequence number what a keyspace has sealed is to be flushed, whatever its size. Only rises, so that no request
+/// is lost to an earlier one that is done.
+///
+/// Raised by [`Jobs::ask_for_flush`] alone, in one step with the look that it needs: none can come between the two, which would
+/// find nothing asked for and be the last.
+#[derive(Debug, Default)]
+pub(crate) struct FlushAsked(AtomicU64);
+
+impl FlushAsked {
+    /// Whether what ends with `last` was asked for. Relaxed: to whom no look has led here, a request that is seen late is made
+    /// again.
+    pub(crate) fn covers(&self, last: SeqNo) -> bool {
+        last.get() <= self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// What runs and what wants a look. Guarded by `Core::jobs`.
 #[derive(Default)]
@@ -195,6 +212,17 @@ impl Jobs {
 
     pub(crate) fn memory_refused(&self) -> u64 {
         self.memory_refused
+    }
+
+    /// Has everything flushed that a keyspace has sealed up to `through`, whatever its size. Returns whether that was not asked
+    /// for before.
+    pub(super) fn ask_for_flush(&mut self, keyspace: &KeyspaceShared, through: SeqNo) -> bool {
+        // Relaxed: whoever is led there by the look has taken the lock of these jobs since.
+        let is_new = keyspace.flush_asked.0.fetch_max(through.get(), Ordering::Relaxed) < through.get();
+        if is_new && !planted_faults::planted("facade-flush-asked-for-without-a-look") {
+            self.wants_look(keyspace.id);
+        }
+        is_new
     }
 
     pub(crate) fn wants_look(&mut self, keyspace: KeyspaceId) {

@@ -14,8 +14,6 @@
 //!
 //! - **P9** What was asked for once is not found again, so that nobody polls where a flush fails.
 
-use std::sync::atomic::Ordering;
-
 use compaction::Demand;
 use internal_key::KeyspaceId;
 
@@ -78,7 +76,5 @@ fn has_unasked_flush(keyspace: &KeyspaceShared) -> bool {
     if planted_faults::planted("facade-rest-leaves-sealed-memtables") {
         return false;
     }
-    // Relaxed: a request that is seen late is made again.
-    let through = keyspace.flush_through.load(Ordering::Relaxed);
-    keyspace.history.current().sealed().iter().filter_map(last_seqno).any(|last| last.get() > through)
+    keyspace.history.current().sealed().iter().filter_map(last_seqno).any(|last| !keyspace.flush_asked.covers(last))
 }

@@ -182,6 +182,7 @@ mod tests {
     use std::time::Duration;
 
     use file_system::{Clock, Fault, FaultEffect, FileOperation, Simulation};
+    use internal_key::SeqNo;
 
     use crate::stats::Health;
     use crate::{Database, Error, Event, EventListener, KeyspaceOptions};
@@ -278,8 +279,7 @@ mod tests {
         let core = &keyspaces[0].handle.core;
         for keyspace in &keyspaces {
             core.seal(&keyspace.shared).unwrap();
-            keyspace.shared.flush_through.store(u64::MAX, Ordering::Relaxed);
-            core.request_job(&keyspace.shared);
+            assert!(core.ask_for_flush(&keyspace.shared, SeqNo::MAX));
         }
         core.tidy_up();
         let (mut retired_most, mut obsolete_most, mut jobs) = (0, 0, 0);
