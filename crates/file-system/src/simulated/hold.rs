@@ -10,26 +10,21 @@
 //!   removal of a temporary one that is dropped.
 
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Disk, SimulatedFileSystem};
-use crate::{FileError, FileOperation};
-
-/// The disk, and where those sleep who are held up.
-pub(super) struct Shared {
-    disk: Mutex<Disk>,
-    /// Somebody has come to be held up, or is let go.
-    changed: Condvar,
-}
+use super::SimulatedFileSystem;
+use super::disk::{Disk, Shared};
+use crate::FileOperation;
 
 /// Which operations wait.
 #[derive(Debug)]
 pub(super) struct Hold {
-    id: u64,
+    pub(super) id: u64,
     operation: FileOperation,
     contains: String,
-    reached: u64,
+    /// How many have come to wait.
+    pub(super) reached: u64,
 }
 
 /// Holds operations up until it is dropped; see [`SimulatedFileSystem::hold_up`].
@@ -74,34 +69,8 @@ impl std::fmt::Debug for HoldUp {
     }
 }
 
-impl Shared {
-    pub(super) fn new(disk: Disk) -> Self {
-        Self { disk: Mutex::new(disk), changed: Condvar::new() }
-    }
-
-    /// The disk, also after a panic of a thread that held the lock: a test that catches the panic goes on.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The disk for an operation that somebody asks for, once nothing holds that up, if the process lives then.
-    pub(super) fn enter(&self, what: FileOperation, path: &Path) -> Result<MutexGuard<'_, Disk>, FileError> {
-        let mut disk = self.lock();
-        let mut counted_by = None;
-        while let Some(hold) = disk.holds.iter_mut().find(|hold| hold.matches(what, path)) {
-            if counted_by.replace(hold.id) != Some(hold.id) {
-                hold.reached += 1;
-                self.changed.notify_all();
-            }
-            disk = self.changed.wait(disk).unwrap_or_else(PoisonError::into_inner);
-        }
-        disk.check_alive(what, path)?;
-        Ok(disk)
-    }
-}
-
 impl Hold {
-    fn matches(&self, what: FileOperation, path: &Path) -> bool {
+    pub(super) fn matches(&self, what: FileOperation, path: &Path) -> bool {
         self.operation == what && path.to_string_lossy().contains(&self.contains)
     }
 }
