@@ -64,14 +64,15 @@
 //! ```
 //!
 //! Reading order: [`options`] (who a table is), [`error`], `frame`, `block`, `index`, `filter`, `large`,
-//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], [`reader`], `check_ahead`,
-//! `landmarks`, [`cursor`], [`block_cache`], [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
+//! [`properties`], [`footer`] (the format from the inside out), [`writer`], [`checked`], `disk_waits`, [`reader`],
+//! `check_ahead`, `landmarks`, [`cursor`], [`block_cache`], [`table_cache`], [`mod@verify`], [`mod@inspect`], [`mod@salvage`].
 
 mod block;
 pub mod block_cache;
 mod check_ahead;
 pub mod checked;
 pub mod cursor;
+mod disk_waits;
 pub mod error;
 mod filter;
 pub mod footer;

@@ -26,6 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::block::{Layout, flags};
 use crate::block_cache::BlockKey;
 use crate::checked::CheckedBits;
+use crate::disk_waits::DiskWaits;
 use crate::error::{Damage, Expectation, TableError, WrongTable};
 use crate::filter::{LINE_BYTES, PROBES_MAX, line_may_contain, line_of};
 use crate::footer::{Extent, FOOTER_BYTES, FORMAT_VERSION, Footer, HEADER_BYTES, TableHeader};
@@ -76,6 +77,8 @@ pub struct TableReader {
     block_cache: Option<Arc<BlockCache>>,
     number: FileNumber,
     source: Source,
+    /// Of blocks that are decoded. For one that is read in place the clock would cost too much.
+    disk_waits: DiskWaits,
     pub(crate) path: PathBuf,
     pub(crate) footer: Footer,
     salt: u64,
@@ -285,6 +288,7 @@ impl TableReader {
             block_cache: options.block_cache,
             number,
             source,
+            disk_waits: DiskWaits::new(),
             path: path.to_owned(),
             footer,
             salt,
@@ -522,7 +526,18 @@ impl TableReader {
         if let Some(block) = self.block_cache.as_ref().and_then(|cache| cache.get(key)) {
             return Ok(block);
         }
+        self.decode_anew(place, key)
+    }
+
+    /// Reads and decodes a block and puts it into the cache. Never inlined: what a hit costs stands alone.
+    #[inline(never)]
+    fn decode_anew(&self, place: BlockPlace, key: BlockKey) -> Result<Arc<CachedBlock>, TableError> {
         let frame = self.frame(place.handle.offset(), place.handle.frame_bytes() as u64)?;
+        if let Cow::Borrowed(bytes) = frame {
+            let offset = place.handle.offset();
+            let ask = || self.will_need(offset..offset + bytes.len() as u64);
+            self.disk_waits.before_reading(place.ordinal, offset, bytes, ask);
+        }
         let block = Arc::new(CachedBlock::new(self.decode(place, &frame)?));
         if let Some(cache) = &self.block_cache {
             cache.insert(key, Arc::clone(&block));
