@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use file_system::{Fault, FaultEffect, FileOperation, FileSystem, Simulation};
 use lsm_facade::{
@@ -548,7 +548,9 @@ impl EventListener for WritesWhileClosed {
             let database = database.clone();
             move || database.close().unwrap()
         });
+        let begun = Instant::now();
         while !matches!(database.health(), Health::Closed) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nobody closes: {}", database.health());
             thread::yield_now();
         }
         // Now it waits for the compaction, or will.
