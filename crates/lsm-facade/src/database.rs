@@ -64,8 +64,8 @@ impl std::fmt::Debug for Database {
 impl Database {
     /// Opens the database in `path`, creating it if there is none, with every option at its default.
     ///
-    /// One that was closed when all of it was in tables is opened without writing anything: the first change begins its log, which
-    /// takes four syncs.
+    /// One that was closed when all of it was in tables is opened without changing any of it: the first change begins its log, which
+    /// takes four syncs. Who has it open is written down beside it, and what happens, if an event log is asked for.
     ///
     /// # Errors
     /// As [`DatabaseBuilder::open`].

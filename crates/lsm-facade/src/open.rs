@@ -816,8 +816,14 @@ pub(crate) fn close(core: &Core) -> Result<()> {
 fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
     let mut tail = pipeline.close()?;
     let log = pipeline.journal();
-    if core.manifest.current().log_floor == LogFloor::default() {
-        // M6: nothing has changed since the close before.
+    let manifest = core.manifest.current();
+    if manifest.log_floor == LogFloor::default() {
+        // M6: nothing was written since the close before. Tables may have been replaced, or leftovers of that close removed.
+        if !manifest.closed_cleanly && !planted_faults::planted("facade-close-without-a-log-says-nothing") {
+            core.tidy_up();
+            core.parts.commit_edit(Edit::of(Change::SetClosedCleanly(true))).map_err(EditError::into_error)?;
+            collect_replaced(core);
+        }
         return Ok(());
     }
     let mut changes = core.log_progress(&[]);
@@ -848,9 +854,13 @@ fn close_log(core: &Core, pipeline: &Pipeline<Log>) -> Result<()> {
         commit()?;
         remove();
     }
-    // What that replaced: once it is durable nothing needs it, and the next opening removes what stays.
+    collect_replaced(core);
+    Ok(())
+}
+
+/// Removes what the last edit of a close replaced: once it is durable nothing needs it, and the next opening removes what stays.
+fn collect_replaced(core: &Core) {
     if let Err(error) = core.manifest.collect_obsolete() {
         tracing::warn!(%error, "replaced manifest files stay until the next opening");
     }
-    Ok(())
 }

@@ -674,17 +674,32 @@ pub const FAULTS: &[Fault] = &[
     Fault {
         name: "facade-log-begun-by-opening",
         breaks: "M6",
-        caught_by: "-p lsm-facade --test lifecycle who_only_reads_a_closed_database_writes_nothing",
+        caught_by: "-p lsm-facade --test without_log who_only_reads_a_closed_database_writes_nothing",
     },
     Fault {
         name: "facade-edited-without-a-log",
         breaks: "M6",
-        caught_by: "-p lsm-facade --test lifecycle who_only_reads_a_closed_database_writes_nothing",
+        caught_by: "-p lsm-facade --test without_log who_only_reads_a_closed_database_writes_nothing",
     },
     Fault {
         name: "log-first-segment-used-without-a-name",
         breaks: "M6",
-        caught_by: "-p lsm-facade --test lifecycle a_log_that_cannot_be_named_takes_no_record",
+        caught_by: "-p lsm-facade --test without_log a_log_that_cannot_be_named_takes_no_record",
+    },
+    Fault {
+        name: "log-outgrown-first-segment-stays",
+        breaks: "L5",
+        caught_by: "-p lsm-facade --test without_log a_first_segment_that_was_too_short_spoils_no_repair",
+    },
+    Fault {
+        name: "facade-no-compaction-without-a-log",
+        breaks: "P8",
+        caught_by: "-p lsm-facade --test without_log a_log_that_cannot_begin_keeps_no_compaction_from_making_room",
+    },
+    Fault {
+        name: "facade-close-without-a-log-says-nothing",
+        breaks: "L3",
+        caught_by: "-p lsm-facade --test without_log a_close_that_was_killed_is_made_up_for_by_the_next",
     },
     Fault {
         name: "log-gives-up-what-the-floor-names",

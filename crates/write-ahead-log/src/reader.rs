@@ -49,7 +49,12 @@ pub(crate) fn read_segment_header(file: &dyn ReadFile) -> Result<Result<SegmentH
 /// If a file cannot be listed or read.
 pub fn holds_records(environment: &Environment, dir: &Path, from: SegmentId) -> Result<Option<PathBuf>, FileError> {
     for path in list_segments(environment, dir)?.split_off(&from).into_values() {
-        let file = environment.files.open(&path)?;
+        let file = match environment.files.open(&path) {
+            Ok(file) => file,
+            // Its writer took it back since it was listed: it held nothing.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
         let header = match read_segment_header(&*file)? {
             Ok(header) => header,
             // Another version's log: what it holds cannot be told.

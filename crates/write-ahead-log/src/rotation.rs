@@ -42,14 +42,14 @@ pub struct NotNamed {
 pub(crate) struct State {
     /// Oldest first; the last is current. Never empty: a log that has not begun has one that is [nowhere](Segment::nowhere).
     pub(crate) live: VecDeque<LiveSegment>,
-    /// Durable, empty, named by nothing yet.
+    /// Durable, empty, and named by no seal; by the manifest, if it is to be the first.
     pub(crate) prepared: Option<(Arc<Segment>, Handles)>,
     pub(crate) next_id: SegmentId,
     /// How often what was prepared was given up because another is wanted. Who makes one that is no longer wanted begins anew.
     pub(crate) given_up: u64,
-    /// What the next segment to be prepared must have room for, because a reservation found the prepared one too short.
+    /// What the next segment to be prepared must have room for: what a reservation wanted that found none, or too short a one.
     pub(crate) needed_bytes: u64,
-    /// Before the floor, but held by a backup or a reservation; or prepared, and given up.
+    /// Before the floor, but held by a backup or a reservation; or prepared, and given up: that may be what the floor names.
     pub(crate) retired: Vec<Arc<Segment>>,
     /// Before the floor, to be written over.
     pub(crate) recycled: Vec<Spare>,
@@ -131,7 +131,8 @@ impl Log {
     /// worth of I/O: never under the reservation lock.
     ///
     /// # Errors
-    /// [`LogError::NotPrepared`] (certain, P8); [`LogError::Failed`] if the log has failed.
+    /// [`LogError::NotPrepared`] (certain, P8); [`LogError::NotNamed`] if it is to be the first one; [`LogError::Failed`] if the
+    /// log has failed.
     pub fn prepare_segment(&self) -> Result<(), LogError> {
         let _one_at_a_time = lock(&self.shared.preparing);
         while self.make_segment()? == Made::Unwanted {}
@@ -208,6 +209,18 @@ impl Log {
             }
             LogError::NotNamed { cause, is_certain }
         })?;
+        let mut state = lock(&self.shared.state);
+        // What was named before and did not do: nothing leads on from it, should the manifest be lost.
+        for segment in std::mem::take(&mut state.retired) {
+            match Arc::try_unwrap(segment) {
+                Ok(shorter) if planted_faults::planted("log-outgrown-first-segment-stays") => {
+                    state.retired.push(Arc::new(shorter));
+                }
+                Ok(shorter) => state.doomed.push(segment_path(&self.shared.maker.dir, shorter.name.id)),
+                Err(held) => state.retired.push(held),
+            }
+        }
+        drop(state);
         // Nothing is before it.
         self.shared.durable.raise(LogPosition::new(segment.name.id, SEGMENT_HEADER_BYTES as u64));
         Ok(())
@@ -287,7 +300,8 @@ impl Log {
     /// Keeps all live segments from being recycled until the pin is dropped (**L5**).
     pub fn pin(&self) -> LogPin {
         let state = lock(&self.shared.state);
-        let segments = state.live.iter().map(|live| Arc::clone(&live.segment)).collect();
+        let live = state.live.iter().filter(|live| !live.segment.is_nowhere());
+        let segments = live.map(|live| Arc::clone(&live.segment)).collect();
         LogPin { segments, dir: self.shared.maker.dir.clone() }
     }
 

@@ -138,11 +138,13 @@ impl Log {
         if let Some((segment, _)) = &state.prepared
             && payload_len as u64 > payload_bytes_max(segment.bytes)
         {
-            // A longer one takes its place; it holds no record, and nothing names it.
-            state.needed_bytes = segment_bytes_of(payload_len as u64);
+            // A longer one takes its place; it holds no record, and no seal names it.
             state.retired.extend(state.prepared.take().map(|(segment, _)| segment));
         }
-        let Some((_, handles)) = &state.prepared else { return Err(ReserveError::NoSegmentReady) };
+        let Some((_, handles)) = &state.prepared else {
+            state.needed_bytes = state.needed_bytes.max(segment_bytes_of(payload_len as u64));
+            return Err(ReserveError::NoSegmentReady);
+        };
         let mine = handle_of_this_thread();
         Ok(Reservation {
             handle: Arc::clone(&handles[mine]),
