@@ -14,9 +14,10 @@ use internal_key::{Cursor, InternalKey, MAX_KEY_BYTES, SeqNo, Trailer};
 
 use crate::block::{Layout, Trailers, flags};
 use crate::error::{Damage, Expectation, TableError};
+use crate::filter::LINE_BYTES;
 use crate::frame::FrameKind;
 use crate::index::decode_partition_value;
-use crate::pinned::Pinned;
+use crate::pinned::{Pinned, prefetch};
 use crate::reader::{BlockPlace, Fetched, TableReader};
 use crate::{CachedBlock, ValueRef};
 
@@ -26,6 +27,8 @@ const WINDOW_BYTES: u64 = 256 << 10;
 const AHEAD_AFTER_BLOCKS: u32 = 8;
 /// How far. Another piece is asked for when less than half of it is left.
 const AHEAD_BYTES: u64 = 1 << 20;
+/// How many cache lines of values a seek asks for.
+const VALUES_AHEAD_LINES: usize = 8;
 /// Tails up to this long are copied as two words; the key buffer has room for it behind every key.
 const SHORT_TAIL_BYTES: usize = 16;
 
@@ -298,6 +301,18 @@ impl TableCursor {
         row.map(Some).map_err(|damage| self.lost(damage))
     }
 
+    /// Asks the processor for what the rows from `row` on hold: who seeks reads some of them, and by itself it notices only after
+    /// two or three lines that they are read one after the other.
+    #[inline(always)]
+    fn prefetch_values(&self, row: usize) {
+        let block = self.block.bytes();
+        if let Ok(values) = self.layout.value_range(block, row) {
+            for line in 0..VALUES_AHEAD_LINES {
+                prefetch(block, values.start + line * LINE_BYTES);
+            }
+        }
+    }
+
     /// Moves to the first row of the next block.
     #[cold]
     #[inline(never)]
@@ -418,7 +433,10 @@ impl Cursor for TableCursor {
         self.steps = 0;
         match self.locate(target)? {
             None => Ok(()),
-            Some(row) if row < self.layout.rows => self.stand_on(row),
+            Some(row) if row < self.layout.rows => {
+                self.prefetch_values(row);
+                self.stand_on(row)
+            }
             Some(_) => self.next_block(),
         }
     }
