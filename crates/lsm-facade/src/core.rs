@@ -547,9 +547,8 @@ impl Core {
     /// Makes an edit durable, and tells the certain failures from those that fail the database (M7, P8). Begins the log if it
     /// has not begun: what a database without one holds is what its last close left (M6).
     pub(crate) fn commit_edit(&self, edit: Edit) -> Result<Arc<Manifest>, EditError> {
-        let manifest = self.manifest.current();
         if let Some(pipeline) = &self.pipeline
-            && manifest.log_floor == LogFloor::default()
+            && self.manifest.current().log_floor == LogFloor::default()
             && !planted_faults::planted("facade-edited-without-a-log")
         {
             match pipeline.journal().prepare_segment() {
@@ -558,7 +557,7 @@ impl Core {
                 // P8: what a compaction frees may be what is lacking.
                 Err(error)
                     if error.is_out_of_space()
-                        && leaves_tables(&manifest, &edit)
+                        && leaves_tables(&self.manifest.current(), &edit)
                         && !planted_faults::planted("facade-no-compaction-without-a-log") => {}
                 Err(error) => return Err(EditError::Certain(error.into())),
             }

@@ -328,16 +328,13 @@ impl Log {
             while state.live.len() > 1 && state.live.front().is_some_and(|live| live.segment.name.id < floor.id) {
                 state.retired.extend(state.live.pop_front().map(|live| live.segment));
             }
-            for segment in std::mem::take(&mut state.retired) {
+            // Before the log has begun these are first ones that were too short. The manifest names the last of them, whichever
+            // manifest the floor is of, and who has it name the next gives them up.
+            let may_go = state.has_begun() || planted_faults::planted("log-gives-up-what-the-floor-names");
+            for segment in if may_go { std::mem::take(&mut state.retired) } else { Vec::new() } {
                 // Handles, pins and syncs each count; new ones come only from `live` and from the tail, which have it
                 // no more, so that a count of one is final.
                 match Arc::try_unwrap(segment) {
-                    // A first one that was too short for the first record: named until the next one is.
-                    Ok(segment)
-                        if segment.name == floor && !planted_faults::planted("log-gives-up-what-the-floor-names") =>
-                    {
-                        state.retired.push(Arc::new(segment));
-                    }
                     Ok(segment) => candidates.push((segment.name.id, segment.bytes)),
                     Err(held) if planted_faults::planted("log-recycles-what-is-held") => {
                         candidates.push((held.name.id, held.bytes));
