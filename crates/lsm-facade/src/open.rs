@@ -592,11 +592,16 @@ fn open_for_writing(parts: Parts, created: bool) -> Result<Arc<Core>> {
 /// Whether the log can wait for the first change: the database is as its last close left it, and that it cannot be taken for one
 /// that never was (M6) is said by its tables.
 fn log_may_begin_later(parts: &Parts, manifest: &Manifest) -> Result<bool> {
+    if manifest.log_floor != LogFloor::default()
+        || !manifest.closed_cleanly
+        || !has_tables(manifest)
+        || planted_faults::planted("facade-log-begun-by-opening")
+    {
+        return Ok(false);
+    }
     // A process that was killed while it closed left a manifest that may not be durable yet, and the segments that the one
     // before names.
-    let log_is_gone = || parts.files().read_dir(&parts.paths.log_dir()).map(|entries| entries.is_empty());
-    let is_ended = manifest.log_floor == LogFloor::default() && manifest.closed_cleanly && has_tables(manifest);
-    Ok(is_ended && log_is_gone()? && !planted_faults::planted("facade-log-begun-by-opening"))
+    Ok(parts.files().read_dir(&parts.paths.log_dir())?.is_empty())
 }
 
 /// Names the first segment of the log in the manifest.

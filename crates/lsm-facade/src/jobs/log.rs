@@ -351,8 +351,7 @@ mod tests {
         // Nobody but the log's own worker makes segments.
         let suspended = database.suspend_background().unwrap();
         let (before, held) = (segments(), simulation.files.hold_up(FileOperation::Create, "/log/"));
-        let wants_segment = || core.wants_segment();
-        while !wants_segment() {
+        while !core.wants_segment() {
             keyspace.insert("key", [0; 32 << 10]).unwrap();
         }
         core.log_keeper.get().unwrap().notify_workers();
